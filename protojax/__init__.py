@@ -1,0 +1,46 @@
+"""protojax: can this explanation of a neural network be trusted?
+
+The modules are the namespace: `from protojax import attributions, attacks, metrics`.
+Each is loaded when it is first asked for.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    # mechanisms: JAX, Optax and matfree; they know no paper
+    "tracing": "mechanisms",  # walk and re-emit the traced form of any function
+    "lowering": "mechanisms",  # the same function, fast on CPU
+    "ascent": "mechanisms",  # the one loop, and the sets it may not leave
+    "curvature": "mechanisms",  # Hessian-vector products, eigenpairs
+    "images": "mechanisms",  # transforms, blur, resize, total variation
+    # methods: one family's mathematics each; one example, pure
+    "activations": "methods",  # swap non-linearities, record layers, backward rules
+    "attributions": "methods",  # explanations: (score, x) -> [H, W, C]
+    "objectives": "methods",  # what an attack climbs
+    "attacks": "methods",  # (objective, x) -> Ascent, and the papers' recipes
+    "metrics": "methods",  # how far a map moved
+    # models: the only import of Flax
+    "models": "",
+    # scale: data, devices, disk
+    "data": "scale",  # tfds:, folder:, npz: and parts -> NumPy batches
+    "parts": "scale",  # birds whose parts are known
+    "training": "scale",  # a generator of training steps
+    "checkpoints": "scale",  # Orbax
+    "sweeps": "scale",  # grids of settings over images, resumable
+    "report": "scale",  # tables, figures, one HTML file
+    "contracts": "",  # the types that hold it together
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'protojax' has no attribute {name!r}")
+    path = ".".join(p for p in (__name__, _MODULES[name], name) if p)
+    return importlib.import_module(path)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_MODULES]

@@ -1,0 +1,34 @@
+"""Discipline for every test: strict ranks, four CPU devices, the real data by path."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    if data_path() is None:
+        skip = pytest.mark.skip(reason="real data not found: set PROTOJAX_DATA")
+        for item in items:
+            if "realdata" in item.keywords:
+                item.add_marker(skip)
+
+
+def data_path() -> pathlib.Path | None:
+    """Where the real images and weights lie, if they are here."""
+    path = pathlib.Path(os.environ.get("PROTOJAX_DATA", ROOT.parent / "shared/data"))
+    return path if path.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> pathlib.Path:
+    path = data_path()
+    if path is None:
+        pytest.skip("real data not found: set PROTOJAX_DATA")
+    return path
