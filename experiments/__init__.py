@@ -1,0 +1,1 @@
+"""One script per claim of a paper: `python -m experiments.NAME --help`."""

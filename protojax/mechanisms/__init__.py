@@ -1,0 +1,1 @@
+"""Mechanisms: JAX, Optax and matfree. They know no paper."""

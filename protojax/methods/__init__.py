@@ -1,0 +1,1 @@
+"""Methods: the mathematics of one paper or family each, on one example, pure."""

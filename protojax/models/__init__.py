@@ -1,0 +1,1 @@
+"""Models: Flax modules and pretrained weights. The only import of Flax."""

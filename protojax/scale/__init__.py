@@ -1,0 +1,1 @@
+"""Scale: data, devices, disk and time. Knows no formula."""
