@@ -1,0 +1,306 @@
+"""The one loop that climbs, and the sets that it may not leave.
+
+Every attack is `ascend` with an objective, an Optax step and a projection made by
+`within`. What the objective means, and which step suits it, is not known here.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from protojax.contracts import Array, ArrayLike, Key, Objective, PyTree, Transform
+from protojax.mechanisms import lowering
+
+
+class Ascent(NamedTuple):
+    """What a climb found.
+
+    Attributes:
+      x: best iterate under `select`, a tree like the start.
+      value: `[]` its `select` value; NaN if no iterate had a number.
+      step: `[]` when it was met; 0 is the start.
+      stalled: `[]` whether the gradient at the start was zero (or not finite)
+        everywhere. Nothing was tried then: this is not robustness.
+      trace: `[S]` the objective before each step.
+    """
+
+    x: PyTree
+    value: Array
+    step: Array
+    stalled: Array
+    trace: Array
+
+
+class Stalled(ValueError):
+    """A climb that could not begin, which must not be read as robustness."""
+
+
+def within(
+    x0: Array,
+    radius: ArrayLike,
+    *,
+    norm: Literal["linf", "l2"] = "linf",
+    mask: ArrayLike = 1.0,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> Callable[[Array], Array]:
+    r"""The Euclidean projection onto norm ball, mask and pixel bounds together.
+
+    For the L-infinity ball the set is a box, and clipping is the projection. For the
+    L2 ball the projection of `z` is `clip(x0 + t (z - x0))` with the largest
+    `t <= 1` that stays in the ball; the squared distance is concave in `t**2`, so
+    Newton's method climbs to that `t` from inside and each of its iterates is
+    feasible.
+
+    Args:
+      x0: `[...]` the center, itself within `bounds`.
+      radius: `[]` radius of the ball; may be traced.
+      norm: which ball.
+      mask: broadcastable to `x0`: 1 where `x` may move, 0 where it may not.
+      bounds: smallest and largest value of a pixel.
+
+    Returns:
+      A function `[...] -> [...]` onto the set, the identity on it.
+
+    Raises:
+      ValueError: for a radius below zero, or a center that is NaN or out of bounds
+        (where these are known, that is, not traced), and for an unknown norm.
+
+    >>> import jax.numpy as jnp
+    >>> within(jnp.array([0.5, 0.95]), 0.125)(jnp.array([0.9, 2.0])).tolist()
+    [0.625, 1.0]
+    """
+    if norm not in ("linf", "l2"):
+        raise ValueError(
+            f"`norm` is {norm!r}: 'linf' or 'l2' are known; "
+            "pass your own `project` to `ascend` for another set"
+        )
+    _check_radius(radius)
+    _check_pixels(x0, bounds)
+    radius = jnp.asarray(radius, x0.dtype)
+    mask = jnp.broadcast_to(jnp.asarray(mask, x0.dtype), x0.shape)
+    if norm == "l2":
+        return _l2_box(x0, radius, mask, bounds)
+    # Rounded towards the center, so that |x - x0| <= radius in floating point too; the
+    # barrier keeps the compiler from simplifying (x0 + radius) - x0.
+    low, high = jax.lax.optimization_barrier((x0 - radius, x0 + radius))
+    low = jnp.where(x0 - low > radius, jnp.nextafter(low, x0), low)
+    high = jnp.where(high - x0 > radius, jnp.nextafter(high, x0), high)
+    low = jnp.where(mask > 0, jnp.maximum(low, bounds[0]), x0)
+    high = jnp.where(mask > 0, jnp.minimum(high, bounds[1]), x0)
+    return lambda z: optax.projections.projection_box(z, low, high)
+
+
+def ascend(
+    objective: Objective,
+    x: PyTree,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    project: Callable[[PyTree], PyTree] | None = None,
+    transform: Transform | None = None,
+    key: Key | None = None,
+    select: Objective | None = None,
+    select_every: int = 1,
+) -> Ascent:
+    """Climb an objective, and keep the best iterate.
+
+    One `lax.scan`. The optimizer is given the negated gradient, so that every Optax
+    optimizer, made to descend, ascends here.
+
+    Args:
+      objective: `x -> []`, differentiable; what is climbed.
+      x: where the climb starts: an array or any tree of arrays.
+      optimizer: the step, an Optax transformation with a positive learning rate.
+      steps: how many steps.
+      project: the set that the iterates may not leave; none by default.
+      transform: a random change of each iterate before the objective sees it
+        (expectation over transformations); it needs `key`.
+      key: consumed; one key per step for `transform`.
+      select: `x -> []`, by which the best iterate is chosen, the start among them,
+        the earliest of equals; `objective` (as evaluated for the steps) by default.
+      select_every: evaluate `select` on every n-th iterate (and on the last) only.
+
+    Returns:
+      The best iterate, its value, its step, and the trace `[steps]`.
+
+    Raises:
+      ValueError: for fewer than one step, or a transform without a key.
+
+    >>> import jax.numpy as jnp, optax
+    >>> out = ascend(lambda x: -((x - 1.0) ** 2), jnp.array(0.0),
+    ...              optimizer=optax.sgd(0.25), steps=20)
+    >>> round(float(out.x), 3), int(out.step)
+    (1.0, 20)
+    """
+    _check_count("steps", steps)
+    _check_count("select_every", select_every)
+    if transform is not None and key is None:
+        raise ValueError("`transform` is random: pass `key`")
+    keys = None if transform is None or key is None else jax.random.split(key, steps)
+
+    def seen(z: PyTree, step_key: Key) -> Array:
+        value = objective(z if transform is None else transform(z, key=step_key))
+        chex.assert_rank(value, 0)
+        return value
+
+    climb = lowering.canonical(jax.value_and_grad(seen))
+    judge = lowering.canonical(objective if select is None else select)
+    dtype = jnp.result_type(jax.eval_shape(judge, x).dtype, float)
+
+    def body(carry: tuple, xs: tuple) -> tuple[tuple, tuple]:
+        z, state, best = carry
+        count, step_key = xs
+        value, gradient = climb(z, step_key)
+        if select is None:
+            chosen = value
+        elif select_every == 1:
+            chosen = judge(z)
+        else:
+            chosen = jax.lax.cond(
+                count % select_every == 0,
+                lambda u: judge(u).astype(dtype),
+                lambda _: jnp.full((), jnp.nan, dtype),
+                z,
+            )
+        best = _better(best, z, chosen.astype(dtype), count)
+        descent = jax.tree.map(jnp.negative, gradient)
+        update, state = optimizer.update(descent, state, z)
+        moved = optax.apply_updates(z, update)
+        moved = moved if project is None else project(moved)
+        return (moved, state, best), (value, _stuck(gradient))
+
+    nothing = (x, jnp.full((), jnp.nan, dtype), jnp.zeros((), jnp.int32))
+    (last, _, best), (trace, stuck) = jax.lax.scan(
+        body,
+        (x, optimizer.init(x), nothing),
+        (jnp.arange(steps, dtype=jnp.int32), keys),
+    )
+    best = _better(best, last, judge(last).astype(dtype), jnp.int32(steps))
+    return Ascent(best[0], best[1], best[2], stalled=stuck[0], trace=trace)
+
+
+def raise_if_stalled(ascent: Ascent) -> Ascent:
+    """Raise where a climb is known to have failed; hand it on otherwise.
+
+    Args:
+      ascent: the result of a climb. Traced results pass: there the fields say it.
+
+    Returns:
+      The same result.
+
+    Raises:
+      Stalled: if the gradient at the start was zero everywhere.
+      FloatingPointError: if the objective became NaN on the way.
+
+    >>> import jax.numpy as jnp, optax
+    >>> out = ascend(lambda x: 0.0 * x, jnp.array(1.0), optimizer=optax.sgd(1.0),
+    ...              steps=1)
+    >>> raise_if_stalled(out)  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    Stalled: ...
+    """
+    if not known((ascent.stalled, ascent.trace)):
+        return ascent
+    if bool(ascent.stalled):
+        raise Stalled(
+            "the objective's gradient at the start is zero (or not finite) everywhere, "
+            "so nothing was tried and this is not robustness. Usual causes: a piecewise"
+            " linear network attacked through its own gradient map (pass a smooth twin,"
+            " activations.replace(fn, activations.softplus(beta))); a distance to the"
+            " map's own center or to the map itself (pass a direction, a truncated"
+            " center or a random start); a mask that hides every pixel that matters;"
+            " a model whose explanation is constant, such as a linear one"
+        )
+    broken = np.isnan(ascent.trace)
+    if broken.any():
+        first = int(broken.argmax())
+        raise FloatingPointError(
+            f"the objective is NaN before step {first + 1} of {ascent.trace.size}: "
+            "look at the explanation there (a map that sums to zero, a logarithm of "
+            "zero?) or take a smaller `step_size`"
+        )
+    return ascent
+
+
+def known(tree: PyTree) -> bool:
+    """Whether all values of a tree are known, that is, none of them is traced.
+
+    Args:
+      tree: any tree of arrays and numbers.
+
+    Returns:
+      True outside of `jit`, `vmap` and `grad`.
+
+    >>> known(1.0)
+    True
+    """
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def _better(best: tuple, x: PyTree, value: Array, step: Array) -> tuple:
+    """The better of two candidates; a number beats NaN, the earlier an equal."""
+    better = (value > best[1]) | (jnp.isnan(best[1]) & ~jnp.isnan(value))
+    return jax.tree.map(
+        lambda new, old: jnp.where(better, new, old), (x, value, step), best
+    )
+
+
+def _stuck(gradient: PyTree) -> Array:
+    moves = [jnp.any(jnp.isfinite(g) & (g != 0)) for g in jax.tree.leaves(gradient)]
+    return ~jnp.any(jnp.stack(moves))
+
+
+def _l2_box(
+    x0: Array, radius: Array, mask: Array, bounds: tuple[float, float]
+) -> Callable[[Array], Array]:
+    tiny = jnp.finfo(x0.dtype).tiny
+
+    def project(z: Array) -> Array:
+        offset = jnp.where(mask > 0, z - x0, 0)
+        room = jnp.where(offset > 0, bounds[1] - x0, x0 - bounds[0])
+        squares, limits = offset**2, room**2
+
+        def newton(_: int, scale: Array) -> Array:
+            free = scale * squares < limits
+            reached = jnp.sum(jnp.where(free, scale * squares, limits))
+            slope = jnp.sum(jnp.where(free, squares, 0))
+            rise = (radius**2 - reached) / jnp.maximum(slope, tiny)
+            return jnp.clip(scale + rise, scale, 1)
+
+        first = jnp.minimum(1, radius**2 / jnp.maximum(jnp.sum(squares), tiny))
+        scale = jax.lax.fori_loop(0, 8, newton, first)
+        return jnp.clip(x0 + jnp.sqrt(scale) * offset, *bounds)
+
+    return project
+
+
+def _check_count(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"`{name}` is {value}: it must be at least 1")
+
+
+def _check_radius(radius: ArrayLike) -> None:
+    if known(radius) and not np.all(np.asarray(radius) >= 0):
+        raise ValueError(
+            f"`radius` is {radius}: pass a radius of zero or more, in the units of the "
+            "pixels (8/255 for images in [0, 1])"
+        )
+
+
+def _check_pixels(x: Array, bounds: tuple[float, float]) -> None:
+    if not known(x):
+        return
+    pixels = np.asarray(x)
+    if np.isnan(pixels).any():
+        raise ValueError("`x` has NaN pixels: repair or drop this image")
+    low, high = pixels.min(), pixels.max()
+    if low < bounds[0] or high > bounds[1]:
+        raise ValueError(
+            f"`x` has pixels from {low:g} to {high:g}, outside of {list(bounds)}: "
+            "scale the image (divide by 255?) and let the model normalize inside"
+        )
