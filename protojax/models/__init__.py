@@ -1,1 +1,51 @@
-"""Models: Flax modules and pretrained weights. The only import of Flax."""
+"""Models: Flax (Linen) networks and pretrained weights. The only import of Flax.
+
+Every network is a module that takes **one** image `[H, W, C]`, float32 in [0, 1], and
+returns logits `[K]`; its own normalization is inside. Its non-linearity is the field
+`act`, so the same variables serve another one: `model.clone(act=jax.nn.softplus)`. Its
+layers are named by `jax.ad_checkpoint.checkpoint_name`.
+
+>>> import jax
+>>> from protojax import models
+>>> model = models.ConvNet(classes=3)
+>>> x = jax.numpy.zeros((32, 32, 3))
+>>> variables = model.init(jax.random.key(0), x)
+>>> model.apply(variables, x).shape
+(3,)
+"""
+
+import importlib
+from typing import Any
+
+_MODULES = {
+    "convnet",  # small networks to train yourself
+    "resnet",  # residual networks for CIFAR and ImageNet
+    "squeezenet",  # SqueezeNet 1.1
+    "mobilenet",  # MobileNet V1 and V2
+    "vit",  # vision transformer
+    "layers",  # what they share
+    "pretrained",  # weights from .npz, .safetensors and PyTorch files
+    "torchfile",  # PyTorch's files, read without PyTorch and without running code
+}
+_NETWORKS = {
+    "ConvNet": "convnet",
+    "CifarCNN": "convnet",
+    "CifarResNet": "resnet",
+    "ResNet": "resnet",
+    "SqueezeNet": "squeezenet",
+    "MobileNetV1": "mobilenet",
+    "MobileNetV2": "mobilenet",
+    "VisionTransformer": "vit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _NETWORKS:
+        return getattr(__getattr__(_NETWORKS[name]), name)
+    raise AttributeError(f"module 'protojax.models' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_NETWORKS})

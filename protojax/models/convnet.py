@@ -1,0 +1,108 @@
+"""Small plain networks to train yourself: `ConvNet`, and the one of a paper."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import ad_checkpoint
+
+from protojax import contracts
+from protojax.models import layers
+
+Array = contracts.Array
+
+
+class ConvNet(nn.Module):
+    """A small convolutional network for images of 32 to 128 pixels.
+
+    Each stage is a 3x3 convolution, group normalization, the non-linearity and a 2x2
+    max pool; then a global average and one dense layer. There are no running
+    statistics: `params` is the whole state, in training and after. Stages are named
+    `stage1`, `stage2`, ...
+
+    Attributes:
+      classes: how many logits.
+      widths: channels of each stage; each a multiple of `groups`.
+      groups: groups of the normalization; None leaves it out.
+      act: the non-linearity.
+
+    >>> import jax
+    >>> x = jax.numpy.zeros((64, 64, 3))
+    >>> model = ConvNet(classes=5)
+    >>> model.apply(model.init(jax.random.key(0), x), x).shape
+    (5,)
+    """
+
+    classes: int = 10
+    widths: Sequence[int] = (16, 32, 64, 128)
+    groups: int | None = 8
+    act: Callable[[Array], Array] = nn.relu
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Return the logits `[K]` of one image `[H, W, C]` in [0, 1]."""
+        h = layers.normalize(x, 0.5, 0.25)
+        side = 2 ** len(self.widths)
+        if min(x.shape[:2]) < side:
+            raise ValueError(
+                f"`x` is {x.shape[0]}x{x.shape[1]} pixels; {len(self.widths)} stages"
+                f" need {side}x{side}: pass fewer `widths`"
+            )
+        for stage, width in enumerate(self.widths, 1):
+            h = nn.Conv(width, (3, 3), name=f"conv{stage}")(h)
+            if self.groups is not None:
+                h = _group_norm(self.groups, name=f"norm{stage}")(h)
+            h = self.act(h)
+            h = ad_checkpoint.checkpoint_name(h, f"stage{stage}")
+            h = nn.max_pool(h, (2, 2), strides=(2, 2))
+        return nn.Dense(self.classes, name="head")(jnp.mean(h, axis=(0, 1)))
+
+
+# One example has no batch axis, which Flax would expect; and its fast variance is the
+# less exact one.
+_group_norm = functools.partial(
+    nn.GroupNorm, reduction_axes=(-3, -2, -1), use_fast_variance=False
+)
+
+
+class CifarCNN(nn.Module):
+    """The CIFAR-10 network of Ghorbani et al. 2019, as far as it is known.
+
+    Six 3x3 convolutions of 96, 96, 96 (stride 2), 192, 192, 192 (stride 2) channels, a
+    dense layer of 1024 units, and the logits of a softmax. The paper gives its
+    accuracy (73 %) but not the details; these are the sizes it is remembered by, with
+    SAME padding and no normalization layers. Layers are named `conv1` to `conv6`,
+    `dense`.
+
+    Attributes:
+      classes: how many logits.
+      act: the non-linearity.
+
+    References:
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019.
+
+    >>> import jax
+    >>> x = jax.numpy.zeros((32, 32, 3))
+    >>> model = CifarCNN()
+    >>> params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+    >>> params["dense"]["kernel"].shape
+    (12288, 1024)
+    """
+
+    classes: int = 10
+    act: Callable[[Array], Array] = nn.relu
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Return the logits `[K]` of one image `[H, W, C]` in [0, 1]."""
+        h = layers.normalize(x, 0.5, 0.25)
+        for i, (width, stride) in enumerate(_CIFAR_CONVS, 1):
+            h = self.act(nn.Conv(width, (3, 3), strides=stride, name=f"conv{i}")(h))
+            h = ad_checkpoint.checkpoint_name(h, f"conv{i}")
+        h = self.act(nn.Dense(1024, name="dense")(h.reshape(-1)))
+        h = ad_checkpoint.checkpoint_name(h, "dense")
+        return nn.Dense(self.classes, name="head")(h)
+
+
+_CIFAR_CONVS = ((96, 1), (96, 1), (96, 2), (192, 1), (192, 1), (192, 2))

@@ -1,0 +1,338 @@
+"""Pretrained weights: from files with PyTorch's names into our `variables`.
+
+Reads `.npz`, `.safetensors` and PyTorch's `.pth`, from the disk or the Hugging Face
+hub, and runs no code that a file may hold. Our modules bear the names that torchvision
+and timm gave theirs, so a network needs a map only where its own names are better.
+
+    model, variables = pretrained.squeezenet1_1("imagenet_squeezenet1_1.npz")
+    logits = model.apply(variables, x)
+"""
+
+import functools
+import importlib
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from protojax import contracts
+from protojax.models import mobilenet, resnet, squeezenet, torchfile, vit
+
+PyTree = contracts.PyTree
+Path = str | os.PathLike[str]
+
+
+def squeezenet1_1(path: Path) -> tuple[squeezenet.SqueezeNet, PyTree]:
+    """SqueezeNet 1.1 with torchvision's weights.
+
+    Args:
+      path: as in `load`.
+
+    Returns:
+      The model, for 224 pixels, and its variables.
+
+    >>> squeezenet1_1("missing.npz")
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: there is no weight file missing.npz
+    """
+    model = squeezenet.SqueezeNet()
+    return model, load(path, model, image_size=224, names=squeezenet.NAMES)
+
+
+def mobilenet_v2(path: Path) -> tuple[mobilenet.MobileNetV2, PyTree]:
+    """MobileNetV2 1.0 with batch norms folded into the convolutions.
+
+    Args:
+      path: as in `load`.
+
+    Returns:
+      The model, for 224 pixels, and its variables.
+
+    >>> mobilenet_v2("missing.npz")
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: there is no weight file missing.npz
+    """
+    model = mobilenet.MobileNetV2()
+    return model, load(path, model, image_size=224)
+
+
+def mobilenet_v1_025(path: Path) -> tuple[mobilenet.MobileNetV1, PyTree]:
+    """MobileNetV1 0.25 with batch norms folded into the convolutions.
+
+    Args:
+      path: as in `load`.
+
+    Returns:
+      The model, for 128 pixels (resize the image first), and its variables.
+
+    >>> mobilenet_v1_025("missing.npz")
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: there is no weight file missing.npz
+    """
+    model = mobilenet.MobileNetV1(alpha=0.25)
+    return model, load(path, model, image_size=128)
+
+
+def cifar10_resnet(path: Path, *, depth: int) -> tuple[resnet.CifarResNet, PyTree]:
+    """A CIFAR-10 ResNet (option A).
+
+    Args:
+      path: as in `load`.
+      depth: 20, 32, 44, 56, 110, ...
+
+    Returns:
+      The model, for 32 pixels, and its variables.
+
+    >>> cifar10_resnet("missing.npz", depth=20)
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: there is no weight file missing.npz
+    """
+    model = resnet.CifarResNet(depth)
+    return model, load(path, model, image_size=32)
+
+
+def imagenet_resnet(path: Path, *, depth: int) -> tuple[resnet.ResNet, PyTree]:
+    """An ImageNet ResNet with torchvision's (or timm's) weights.
+
+    Args:
+      path: as in `load`.
+      depth: 18, 34, 50, 101 or 152.
+
+    Returns:
+      The model, for 224 pixels, and its variables.
+
+    >>> imagenet_resnet("missing.pth", depth=50)
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: there is no weight file missing.pth
+    """
+    model = resnet.ResNet(depth)
+    return model, load(path, model, image_size=224)
+
+
+def vit_tiny(path: Path) -> tuple[vit.VisionTransformer, PyTree]:
+    """The tiny vision transformer with timm's weights (`vit_tiny_patch16_224`).
+
+    Args:
+      path: as in `load`.
+
+    Returns:
+      The model, for 224 pixels alone, and its variables.
+
+    >>> vit_tiny("missing.safetensors")
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: there is no weight file missing.safetensors
+    """
+    gelu = functools.partial(nn.gelu, approximate=False)
+    model = vit.VisionTransformer(
+        classes=1000, patch=16, width=192, depth=12, heads=3, act=gelu
+    )
+    return model, load(path, model, image_size=224)
+
+
+def load(
+    path: Path,
+    model: nn.Module,
+    *,
+    image_size: int,
+    names: Mapping[str, str] | None = None,
+) -> PyTree:
+    """Put the weights of a file into the variables of a model.
+
+    Kernels change their layout: convolutions from (out, in, height, width) to (height,
+    width, in, out), dense ones from (out, in) to (in, out).
+
+    Args:
+      path: a file `.npz`, `.safetensors` or `.pth` (also `.pt`, `.bin`), or
+        `hf:OWNER/REPOSITORY/FILE` on the Hugging Face hub.
+      model: a Linen module of one image.
+      image_size: side of the images; only position embeddings depend on it.
+      names: outermost module of ours -> its name in the file, where they differ.
+
+    Returns:
+      `{"params": ...}`, with frozen statistics under `"batch_stats"`, float32.
+
+    Raises:
+      FileNotFoundError: if there is no such file, or no network to fetch it by.
+      ImportError: if the file needs a package that is not installed.
+      ValueError: if the file cannot be read or does not fit: the message names every
+        array that is missing, left over or of another shape.
+
+    >>> import os, tempfile
+    >>> from protojax.models import convnet
+    >>> model = convnet.ConvNet(classes=2, widths=(8,), groups=None)
+    >>> path = os.path.join(tempfile.mkdtemp(), "weights.npz")
+    >>> np.savez(path, **{"conv1.weight": np.ones((8, 3, 3, 3))})
+    >>> load(path, model, image_size=32)
+    Traceback (most recent call last):
+    ...
+    ValueError: weights.npz does not fit ConvNet:
+      missing: conv1.bias, head.bias, head.weight
+    """
+    arrays = read(path)
+    example = jax.ShapeDtypeStruct((image_size, image_size, 3), jnp.float32)
+    like = jax.eval_shape(model.init, jax.random.key(0), example)
+    leaves, structure = jax.tree.flatten_with_path(like)
+    wanted = [
+        (_name(keys, names or {}), _kind(keys), leaf.shape) for keys, leaf in leaves
+    ]
+    _check(
+        wanted,
+        arrays,
+        f"{pathlib.Path(path).name} does not fit {type(model).__name__}:",
+    )
+    ours = [_to_ours(arrays[name], kind) for name, kind, _ in wanted]
+    return jax.tree.unflatten(structure, [jnp.asarray(a, jnp.float32) for a in ours])
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a weight file; whatever else it holds is never run.
+
+    Args:
+      path: as in `load`.
+
+    Returns:
+      Name -> array, as in the file. Text in an `.npz` is left out, and so are the
+      counters of batches that PyTorch's batch norm keeps for training.
+
+    Raises:
+      FileNotFoundError, ImportError, ValueError: as in `load`.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "weights.npz")
+    >>> np.savez(path, scale=np.ones(3), note="mine")
+    >>> {name: array.shape for name, array in read(path).items()}
+    {'scale': (3,)}
+    """
+    if str(path).startswith("hf:"):
+        path = _fetch(str(path))
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no weight file {path}")
+    readers = {
+        ".npz": _read_npz,
+        ".safetensors": _read_safetensors,
+        **dict.fromkeys((".pth", ".pt", ".bin"), torchfile.read),
+    }
+    if path.suffix not in readers:
+        raise ValueError(
+            f"{path.name} ends in {path.suffix!r}; take one of {', '.join(readers)}"
+        )
+    arrays = readers[path.suffix](path)
+    return {
+        name: array
+        for name, array in arrays.items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, ValueError, EOFError, AttributeError) as error:
+        raise ValueError(
+            f"{path.name} is cut off, no .npz, or holds Python objects, which are never"
+            f" loaded ({error}): fetch it again, or save plain arrays"
+        ) from error
+    return {name: a for name, a in arrays.items() if a.dtype.kind not in "US"}
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    safetensors = _extra("safetensors", "read .safetensors files")
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            names = file.keys()  # the file itself cannot be iterated over
+            return {name: file.get_tensor(name) for name in names}
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{path.name} is cut off or no .safetensors ({error}): fetch it again"
+        ) from error
+
+
+def _fetch(address: str) -> str:
+    """The local copy of a file on the hub: `hf:OWNER/REPOSITORY/FILE`."""
+    parts = address.removeprefix("hf:").split("/", 2)
+    if len(parts) != 3 or not all(parts):
+        raise ValueError(f"`path` is {address!r}; write hf:OWNER/REPOSITORY/FILE")
+    purpose = "fetch weights from the Hugging Face hub"
+    hub = _extra("huggingface_hub", purpose)
+    errors = _extra("huggingface_hub.errors", purpose)
+    try:
+        return hub.hf_hub_download("/".join(parts[:2]), parts[2])
+    except errors.LocalEntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{address} is not in the local cache and the hub cannot be reached: fetch"
+            " the file where there is a network, and pass its path"
+        ) from error
+
+
+def _extra(package: str, purpose: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"to {purpose}, install {package.split('.')[0]}:"
+            " pip install 'protojax[experiments]'"
+        ) from error
+
+
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def _kind(keys: tuple[Any, ...]) -> str:
+    return keys[-1].key
+
+
+def _name(keys: tuple[Any, ...], names: Mapping[str, str]) -> str:
+    """("params", "layer1.0", "conv1", "kernel") -> "layer1.0.conv1.weight"."""
+    *modules, leaf = (key.key for key in keys[1:])
+    if modules:
+        modules[0] = names.get(modules[0], modules[0])
+    return ".".join([*modules, _LEAVES.get(leaf, leaf)])
+
+
+def _check(
+    wanted: list[tuple[str, str, tuple[int, ...]]],
+    arrays: Mapping[str, np.ndarray],
+    title: str,
+) -> None:
+    expected = {name for name, _, _ in wanted}
+    wrong = [
+        f"{name} is {found}, not {shape}"
+        for name, kind, shape in wanted
+        if name in arrays and (found := _to_ours(arrays[name], kind).shape) != shape
+    ]
+    faults = {
+        "missing": sorted(expected - set(arrays)),
+        "left over": sorted(set(arrays) - expected),
+        "other shape (in our layout)": wrong,
+    }
+    if any(faults.values()):
+        lines = [
+            f"  {fault}: {', '.join(found)}" for fault, found in faults.items() if found
+        ]
+        raise ValueError("\n".join([title, *lines]))
+
+
+def _to_ours(array: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "kernel" and array.ndim == 4:
+        return array.transpose(2, 3, 1, 0)
+    return array.T if kind == "kernel" else array
