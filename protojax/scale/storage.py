@@ -1,0 +1,187 @@
+"""Files that are whole or absent, folders that hold one configuration.
+
+What a killed, full or shared machine may do to results is dealt with here, once: a
+file is written under another name and renamed when it is complete, a folder says what
+it was made with and refuses anything else.
+"""
+
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import subprocess
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+import protojax
+
+_PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "matfree", "pyarrow")
+
+
+def write(path: pathlib.Path, save: Callable[[BinaryIO], Any]) -> None:
+    """Write a file so that readers see all of it or nothing, even after a crash.
+
+    Args:
+      path: where the file shall lie; its folder is made if need be.
+      save: writes the contents to the open binary file it is given.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "a", "note.txt")
+    ...     write(path, lambda file: file.write(b"whole"))
+    ...     path.read_text()
+    'whole'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One temporary name per file: what a killed process left is overwritten by the
+    # next try. The dot hides it from pandas, polars and DuckDB.
+    partial = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(partial, "wb") as file:
+            save(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    if os.name != "posix":  # a folder cannot be opened elsewhere
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write a value as readable JSON; what JSON does not know is written as text.
+
+    Args:
+      path: where the file shall lie.
+      value: dicts, lists, numbers, text; paths and the like become text.
+    """
+    text = json.dumps(value, indent=2, default=str, allow_nan=False)
+    write(path, lambda file: file.write(text.encode() + b"\n"))
+
+
+def claim(
+    folder: pathlib.Path, section: str, values: Mapping[str, Any], **notes: Any
+) -> dict[str, Any]:
+    """Say in `config.json` what a folder is made with, or check that it is the same.
+
+    A folder with nothing but its `config.json` may be claimed anew.
+
+    Args:
+      folder: the folder of results; made if need be.
+      section: the entry of `config.json` that `values` are, such as `"config"`.
+      values: what may not change as long as the folder is used.
+      **notes: further entries, written with the section, never compared.
+
+    Returns:
+      All of `config.json`.
+
+    Raises:
+      ValueError: the folder holds other values; names them and the remedy.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     claimed = claim(pathlib.Path(folder), "config", {"steps": 100})
+    ...     claim(pathlib.Path(folder), "config", {"steps": 100}) == claimed
+    True
+    """
+    path = folder / "config.json"
+    there = config(folder)
+    here = json.loads(json.dumps(values, default=str))
+    used = folder.is_dir() and any(p.name != path.name for p in folder.iterdir())
+    if used and section in there:
+        refuse(path, there[section], here)
+        return there
+    there |= {section: here} | json.loads(json.dumps(notes, default=str))
+    write_json(path, there)
+    return there
+
+
+def config(folder: pathlib.Path) -> dict[str, Any]:
+    """What a folder says it is made with.
+
+    Args:
+      folder: a folder of results.
+
+    Returns:
+      Its `config.json`, empty if there is none.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not JSON ({error}): delete it if its folder's rows may be "
+            "added to, or choose another folder"
+        ) from error
+
+
+def refuse(
+    path: pathlib.Path, there: Mapping[str, Any], here: Mapping[str, Any]
+) -> None:
+    """Raise if results were made with something else.
+
+    Args:
+      path: the file that says what they were made with.
+      there: what it says.
+      here: what is to be made.
+
+    Raises:
+      ValueError: they differ; names what differs and the remedy.
+    """
+    absent = object()
+    differing = [
+        f"`{name}` ({_shown(there, name)} there, {_shown(here, name)} here)"
+        for name in dict.fromkeys((*there, *here))
+        if there.get(name, absent) != here.get(name, absent)
+    ]
+    if differing:
+        raise ValueError(
+            f"{path} is of another configuration; differing: "
+            f"{', '.join(differing)}. Choose another folder, or set them back to resume"
+        )
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    text = repr(values[name]) if name in values else "nothing"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@functools.cache
+def versions() -> dict[str, Any]:
+    """The code that runs: protojax, its commit where it has one, its packages.
+
+    Returns:
+      `{"protojax": ..., "commit": ... or None, "packages": {...}}`.
+    """
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "protojax": protojax.__version__,
+        "commit": _commit(pathlib.Path(__file__).parents[2]),
+        "packages": packages,
+    }
+
+
+def _commit(root: pathlib.Path) -> str | None:
+    if not (root / ".git").exists():
+        return None  # installed, not cloned
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None  # a clone on a machine without git
+    return done.stdout.strip() or None
