@@ -1,0 +1,313 @@
+"""The same function, fast on CPU.
+
+XLA's CPU back-end has slow spots: a convolution inside a loop runs as a naive nest of
+loops unless its layout is NHWC/HWIO; depthwise convolutions, grouped ones (as `vmap`
+over weights makes them) and the derivatives of max pooling are slow anywhere. The rules
+here re-emit each in a form that is not. They act on the traced, already differentiated
+function, so that they need no derivative rules and serve any order and any network.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from protojax.contracts import Array, Fn
+from protojax.mechanisms import tracing
+
+UNROLL = 64
+"""At most so many taps, positions or groups are written out one by one."""
+
+
+def canonical(fn: Fn) -> Fn:
+    """Return the same function in a form that is fast on CPU.
+
+    Apply it to what is run, after differentiation: to a gradient rather than to the
+    function that is differentiated, inside `jit`. Off CPU it gives `fn` back, as GPUs
+    and TPUs want the original form.
+
+    Args:
+      fn: any traceable function of arrays, in any structure.
+
+    Returns:
+      A function of the same values. Plain convolutions are equal to the bit; products
+      (1x1), depthwise and grouped convolutions sum in another order.
+
+    >>> import jax, jax.numpy as jnp
+    >>> gradient = jax.jit(canonical(jax.grad(lambda x: jnp.sum(x**3))))
+    >>> gradient(jnp.ones(2)).tolist()
+    [3.0, 3.0]
+    """
+
+    def lowered(*args, **kwargs):
+        if jax.default_backend() != "cpu":
+            return fn(*args, **kwargs)
+        return tracing.retrace(fn, RULES, equivalent=True)(*args, **kwargs)
+
+    return lowered
+
+
+class Window(NamedTuple):
+    """How a convolution slides, apart from its operands and their layout."""
+
+    strides: Sequence[int]
+    padding: Sequence[tuple[int, int]]
+    lhs_dilation: Sequence[int]
+    rhs_dilation: Sequence[int]
+    groups: int
+    batch_groups: int
+    options: dict[str, Any]  # precision, preferred_element_type
+
+
+def _convolution(eqn: tracing.Equation, lhs: Array, rhs: Array) -> list[Array]:
+    """Re-emit any layout as images `[N, *S, C]` and kernels `[*S, I, O]`."""
+    p = eqn.params
+    image, kernel, result = p["dimension_numbers"]
+    x = lax.transpose(lhs, (image[0], *image[2:], image[1]))
+    w = lax.transpose(rhs, (*kernel[2:], kernel[1], kernel[0]))
+    window = Window(
+        p["window_strides"],
+        p["padding"],
+        p["lhs_dilation"],
+        p["rhs_dilation"],
+        p["feature_group_count"],
+        p["batch_group_count"],
+        {k: p[k] for k in ("precision", "preferred_element_type")},
+    )
+    y = _convolve(x, w, window)
+    return [lax.transpose(y, np.argsort((result[0], *result[2:], result[1])))]
+
+
+def _convolve(x: Array, w: Array, window: Window) -> Array:
+    taps = math.prod(w.shape[:-2])
+    positions = math.prod(_result_shape(x, w, window))
+    if window.groups == x.shape[-1] > 1 and taps <= UNROLL:
+        return _depthwise(x, w, window)
+    if window.batch_groups == x.shape[0] > 1 and positions <= UNROLL:
+        return _depthwise_kernel_gradient(x, w, window)
+    if 1 < window.groups <= UNROLL:
+        parts = zip(
+            jnp.split(x, window.groups, axis=-1),
+            jnp.split(w, window.groups, axis=-1),
+            strict=True,
+        )
+        one = window._replace(groups=1)
+        return jnp.concatenate([_convolve(*part, one) for part in parts], axis=-1)
+    if 1 < window.batch_groups <= UNROLL:
+        parts = zip(
+            jnp.split(x, window.batch_groups, axis=0),
+            jnp.split(w, window.batch_groups, axis=-1),
+            strict=True,
+        )
+        one = window._replace(batch_groups=1)
+        return jnp.concatenate([_convolve(*part, one) for part in parts], axis=-1)
+    if window.groups == window.batch_groups == 1 and _unpadded(window):
+        if taps == 1:
+            return _pointwise(x, w, window)
+        if positions == 1 and _undilated(window):
+            return _pointwise_kernel_gradient(x, w, window)
+    spatial = "DHW"[-(x.ndim - 2) :]
+    return lax.conv_general_dilated(
+        x,
+        w,
+        window.strides,
+        window.padding,
+        window.lhs_dilation,
+        window.rhs_dilation,
+        (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        window.groups,
+        window.batch_groups,
+        **window.options,
+    )
+
+
+def _unpadded(window: Window) -> bool:
+    return all(low == high == 0 for low, high in window.padding)
+
+
+def _undilated(window: Window) -> bool:
+    return all(dilation == 1 for dilation in window.lhs_dilation)
+
+
+def _pointwise(x: Array, w: Array, window: Window) -> Array:
+    """A 1x1 convolution: a product over channels, of every stride-th pixel."""
+    sizes = [(n - 1) * d + 1 for n, d in zip(x.shape[1:-1], window.lhs_dilation)]
+    if _undilated(window):
+        x = _strided(x, [0] * len(sizes), sizes, window.strides)
+        return _contract(x, w, window)
+    y = _dilated(_contract(x, w, window), [(0, 0)] * len(sizes), window.lhs_dilation)
+    return _strided(y, [0] * len(sizes), sizes, window.strides)
+
+
+def _contract(x: Array, w: Array, window: Window) -> Array:
+    w = w.reshape(w.shape[-2:])
+    return lax.dot_general(x, w, (((x.ndim - 1,), (0,)), ((), ())), **window.options)
+
+
+def _pointwise_kernel_gradient(x: Array, w: Array, window: Window) -> Array:
+    """A kernel as large as the image: one product over pixels and channels."""
+    sizes = [(n - 1) * d + 1 for n, d in zip(w.shape, window.rhs_dilation)]
+    x = _strided(x, [0] * len(sizes), sizes, window.rhs_dilation)
+    contracted = (tuple(range(1, x.ndim)), tuple(range(w.ndim - 1)))
+    y = lax.dot_general(x, w, (contracted, ((), ())), **window.options)
+    return lax.expand_dims(y, range(1, x.ndim - 1))
+
+
+def _depthwise(x: Array, w: Array, window: Window) -> Array:
+    """One channel of the kernel for each channel of the image: shifted products."""
+    shape = _result_shape(x, w, window)
+    x = _dilated(x, window.padding, window.lhs_dilation)
+    x = jnp.repeat(x, w.shape[-1] // x.shape[-1], axis=-1)
+    spans = [(n - 1) * s + 1 for n, s in zip(shape, window.strides)]
+    total = None
+    for tap in itertools.product(*map(range, w.shape[:-2])):
+        starts = [t * d for t, d in zip(tap, window.rhs_dilation)]
+        shifted = _strided(x, starts, spans, window.strides)
+        product = shifted * lax.expand_dims(w[tap][0], range(x.ndim - 1))
+        total = product if total is None else total + product
+    return total.astype(window.options["preferred_element_type"] or total.dtype)
+
+
+def _depthwise_kernel_gradient(x: Array, w: Array, window: Window) -> Array:
+    """Channels in the batch's place: one sum of products for each kernel tap."""
+    shape = _result_shape(x, w, window)
+    x = _dilated(x, window.padding, window.lhs_dilation)
+    # Channels last, as the images were before the derivative moved them to the front.
+    x = jnp.repeat(jnp.moveaxis(x, 0, -1), w.shape[-1] // x.shape[0], axis=-1)
+    x = jnp.moveaxis(x, -2, 0)
+    w = jnp.moveaxis(w, -2, 0)
+    spans = [(n - 1) * d + 1 for n, d in zip(w.shape[1:-1], window.rhs_dilation)]
+    taps = []
+    for position in itertools.product(*map(range, shape)):
+        starts = [p * s for p, s in zip(position, window.strides)]
+        shifted = _strided(x, starts, spans, window.rhs_dilation)
+        taps.append(jnp.sum(shifted * w, axis=range(w.ndim - 1)))
+    y = jnp.stack(taps).reshape(1, *shape, w.shape[-1])
+    return y.astype(window.options["preferred_element_type"] or y.dtype)
+
+
+def _result_shape(x: Array, w: Array, window: Window) -> list[int]:
+    sizes = zip(
+        x.shape[1:-1],
+        w.shape[:-2],
+        window.strides,
+        window.padding,
+        window.lhs_dilation,
+        window.rhs_dilation,
+    )
+    return [
+        max(0, ((n - 1) * ld + 1 if n else 0) + low + high - ((k - 1) * rd + 1) + s)
+        // s
+        for n, k, s, (low, high), ld, rd in sizes
+    ]
+
+
+def _dilated(x: Array, padding: Sequence, dilation: Sequence[int]) -> Array:
+    inner = [(low, high, d - 1) for (low, high), d in zip(padding, dilation)]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)])
+
+
+def _strided(x: Array, starts: Sequence, spans: Sequence, strides: Sequence) -> Array:
+    stops = [start + span for start, span in zip(starts, spans)]
+    return lax.slice(
+        x, (0, *starts, 0), (x.shape[0], *stops, x.shape[-1]), (1, *strides, 1)
+    )
+
+
+def _pool_gradient(
+    eqn: tracing.Equation, cotangent: Array, operand: Array
+) -> list[Array] | Any:
+    """Give each window's cotangent to its first maximum, one stride phase at a time."""
+    p = eqn.params
+    window, strides, padding = (
+        p[k] for k in ("window_dimensions", "window_strides", "padding")
+    )
+    if p["select_prim"].name != "ge" or math.prod(window) > UNROLL:
+        return NotImplemented
+    winners = _winners(operand, window, strides, padding, cotangent.shape)
+    # In the padded image, pixel q * stride + phase hears from the windows that start at
+    # (q - shift) * stride, through their tap shift * stride + phase.
+    reach = [-(-k // s) for k, s in zip(window, strides)]
+    counts = [n + r - 1 for n, r in zip(cotangent.shape, reach)]
+    zero = jnp.zeros((), cotangent.dtype)
+    phases = []
+    for phase in itertools.product(*map(range, strides)):
+        total = jnp.zeros(counts, cotangent.dtype)
+        for shift in itertools.product(*map(range, reach)):
+            tap = tuple(h * s + a for h, s, a in zip(shift, strides, phase))
+            if tap in winners:
+                given = jnp.where(winners[tap], cotangent, zero)
+                edges = [(h, r - 1 - h, 0) for h, r in zip(shift, reach)]
+                total = total + lax.pad(given, zero, edges)
+        phases.append(total)
+    pixels = _interleave(phases, counts, strides)
+    edges = [
+        (-low, n + low - size, 0)
+        for (low, _), n, size in zip(padding, operand.shape, pixels.shape)
+    ]
+    return [lax.pad(pixels, zero, edges)]
+
+
+def _interleave(phases: list[Array], counts: Sequence, strides: Sequence) -> Array:
+    rank = len(counts)
+    grid = jnp.stack(phases).reshape(*strides, *counts)
+    order = [axis for i in range(rank) for axis in (rank + i, i)]
+    return grid.transpose(order).reshape([n * s for n, s in zip(counts, strides)])
+
+
+def _pool_tangent(
+    eqn: tracing.Equation, tangent: Array, operand: Array
+) -> list[Array] | Any:
+    """Take each window's tangent at its first maximum."""
+    p = eqn.params
+    window, strides, padding = (
+        p[k] for k in ("window_dimensions", "window_strides", "padding")
+    )
+    plain = all(d == 1 for d in (*p["base_dilation"], *p["window_dilation"]))
+    if p["select_prim"].name != "ge" or math.prod(window) > UNROLL or not plain:
+        return NotImplemented
+    shape = [
+        (n + low + high - k) // s + 1
+        for n, k, s, (low, high) in zip(operand.shape, window, strides, padding)
+    ]
+    zero = jnp.zeros((), tangent.dtype)
+    tangent = lax.pad(tangent, zero, [(low, high, 0) for low, high in padding])
+    total = jnp.zeros(shape, tangent.dtype)
+    for tap, wins in _winners(operand, window, strides, padding, shape).items():
+        total = total + jnp.where(wins, _tap(tangent, tap, strides, shape), zero)
+    return [total]
+
+
+def _winners(operand, window, strides, padding, shape) -> dict[tuple, Array]:
+    """For each tap, the windows whose first maximum it is."""
+    low = jnp.array(-jnp.inf, operand.dtype)
+    padded = lax.pad(operand, low, [(a, b, 0) for a, b in padding])
+    taps = list(itertools.product(*map(range, window)))
+    best, index = None, None
+    for number, tap in enumerate(taps):
+        value = _tap(padded, tap, strides, shape)
+        if best is None:
+            best, index = value, jnp.zeros(shape, jnp.int8)
+        else:
+            better = value > best
+            best = jnp.where(better, value, best)
+            index = jnp.where(better, jnp.int8(number), index)
+    return {tap: index == number for number, tap in enumerate(taps)}
+
+
+def _tap(x: Array, tap: Sequence[int], strides: Sequence, shape: Sequence) -> Array:
+    stops = [t + (n - 1) * s + 1 for t, n, s in zip(tap, shape, strides)]
+    return lax.slice(x, tap, stops, strides)
+
+
+RULES: dict[str, Callable] = {
+    "conv_general_dilated": _convolution,
+    "select_and_scatter_add": _pool_gradient,
+    "select_and_gather_add": _pool_tangent,
+}
+"""What `canonical` replaces, by primitive."""
