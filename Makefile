@@ -1,0 +1,49 @@
+# Every target makes its environment and installs what it needs: `make demo` and
+# `make test` are all that a fresh machine with Python 3.11 to 3.13 has to be told.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES = setup.cfg pyproject.toml
+
+.PHONY: demo test test-slow test-oldest test-newest check bench notebooks install clean
+
+demo: $(VENV)/.experiments
+	$(BIN)/python -m experiments.fragility demo --out runs/demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 -m slow
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+notebooks: $(VENV)/.notebooks
+	$(BIN)/python -m pytest tests/test_notebooks.py
+
+install: $(VENV)/.experiments $(VENV)/.test $(VENV)/.bench $(VENV)/.notebooks $(VENV)/.docs
+
+# The lowest and the highest versions that are supported. The newest Pythons test
+# without PyTorch and Captum, and say so.
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest OLDEST="jax==0.10.2 jaxlib==0.10.2 flax==0.12.8 \
+	  optax==0.2.8 chex==0.1.92 orbax-checkpoint==0.12.0 matfree==0.6.3 pyarrow==20.0.0"
+
+test-newest:
+	$(MAKE) test VENV=.venv-newest PYTHON=$(or $(shell command -v python3.13),python3.12)
+
+$(VENV)/.%: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[$*]" $(OLDEST)
+	touch $@
+
+clean:
+	rm -rf .venv .venv-oldest .venv-newest build dist *.egg-info
