@@ -126,7 +126,8 @@ def write(
     }
     arrays["seconds"] = pa.array(np.full(count, seconds / count))
     nulls = {name: int(mask.sum()) for name, mask in bad.items() if mask.any()}
-    facts = {**facts, "setting": dict(setting), "rows": count, "nulls": nulls}
+    found = {"rows": count, "nulls": nulls, "run_seconds": seconds}
+    facts = {**facts, "setting": dict(setting), **found}
     table = pa.table(arrays).replace_schema_metadata({"protojax": json.dumps(facts)})
     storage.write(target, functools.partial(pq.write_table, table))
 

@@ -117,7 +117,7 @@ def run(
         for program, batch, call in _prepared(source, calls):
             stop()
             result = programs.evaluate(source, program, call.setting, batch)
-            made = {"chunk": call.chunk, "compile_seconds": program.seconds, **facts}
+            made = {"compile_seconds": program.seconds, **facts}
             _write(folder, call, result, columns, made)
             step(len(result.ids))
 
@@ -353,6 +353,7 @@ def _devices(source: programs.Source) -> str:
 
 class _Call(NamedTuple):
     group: int  # of settings that share a program
+    position: int  # of the setting in the sweep
     chunk: int  # its number
     setting: Setting
 
@@ -366,7 +367,13 @@ def _calls(
     """What is still to do, program by program, chunk by chunk."""
     chunks = range(math.ceil(len(source.ids) / source.chunk))
     groups = enumerate(_groups(settings))
-    calls = [_Call(g, i, s) for g, group in groups for i in chunks for s in group]
+    position = {id(setting): number for number, setting in enumerate(settings)}
+    calls = [
+        _Call(number, position[id(setting)], index, setting)
+        for number, group in groups
+        for index in chunks
+        for setting in group
+    ]
     there = set((folder / "rows").glob("*.parquet"))
     parts = {rows.path(folder, call.setting, call.chunk): call for call in calls}
     rows.check([part for part in parts if part in there], sweep)
@@ -404,4 +411,5 @@ def _write(
         arrays = folder / "arrays" / f"{part.stem}.npz"
         storage.write(arrays, functools.partial(np.savez, **named))
     values = (result.ids, result.scalars, result.seconds)
+    facts = {"position": call.position, "chunk": call.chunk, **facts}
     rows.write(part, call.setting, *values, columns=columns, facts=facts)

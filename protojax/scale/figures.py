@@ -1,0 +1,205 @@
+"""Figures: how far explanations moved, and what that looks like.
+
+Drawn with matplotlib's objects, never its global state, so that nothing depends on
+what else is drawn. Colors are told apart by everybody and lines are named where they
+end; the numbers come from `report`.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from protojax.scale import report
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart by the color-blind too; yellow is left out.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_INK, _QUIET, _FAINT = "#1f2328", "#6b7280", "#d8dbe0"
+_STYLE = {
+    "font.size": 9.5,
+    "font.family": "DejaVu Sans",
+    "text.color": _INK,
+    "axes.edgecolor": _QUIET,
+    "axes.labelcolor": _INK,
+    "axes.linewidth": 0.8,
+    "xtick.color": _QUIET,
+    "ytick.color": _QUIET,
+    "svg.hashsalt": "protojax",
+}
+
+
+def curves(
+    rows: Sequence[report.Row],
+    *,
+    x: str,
+    lines: str,
+    values: Sequence[str],
+    chance: Mapping[str, float] | None = None,
+    names: Mapping[Any, str] | None = None,
+) -> "Figure":
+    """One panel for each value, against a number, with one line per method.
+
+    Intervals are shaded (see `report.estimate`), the chance level is a dashed line.
+
+    Args:
+      rows: from `report.read`.
+      x: the column along the horizontal axis, a number such as the radius.
+      lines: the column whose values get a line each.
+      values: the columns to draw, a panel each.
+      chance: what chance would give, by column.
+      names: how columns and values are written, where not as they are.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ModuleNotFoundError: matplotlib is not installed; says how to install it.
+    """
+    names, chance = names or {}, chance or {}
+    numbers = report.summary(rows, by=[lines, x], values=values)
+    keys = report.sort(number[lines] for number in numbers)
+    with _figure((3.6 * len(values) + 0.9, 3.1)) as figure:
+        axes = figure.subplots(1, len(values), squeeze=False)[0]
+        for axis, value in zip(axes, values, strict=True):
+            chosen = [n for n in numbers if n["value"] == value]
+            ends = []
+            for place, key in enumerate(keys):
+                color = _COLORS[place % len(_COLORS)]
+                line = [n for n in chosen if n[lines] == key]
+                end = _line(axis, line, x, color)
+                if end is not None:
+                    ends.append((end, report.label(key, names), color))
+            _frame(axis, sorted({n[x] for n in chosen}), report.label(x, names))
+            axis.set_title(report.label(value, names), loc="left", fontsize=10.5)
+            if value in chance:
+                axis.axhline(chance[value], color=_QUIET, lw=1, ls=(0, (4, 3)))
+                ends.append((chance[value], "chance", _QUIET))
+            _name_ends(axis, ends)
+    return figure
+
+
+def panels(
+    pictures: Sequence[Sequence[np.ndarray]],
+    *,
+    titles: Sequence[str],
+    notes: Sequence[Sequence[str]] | None = None,
+) -> "Figure":
+    """Images and maps side by side, one line for each example, text beneath.
+
+    Args:
+      pictures: rows of arrays; `[H, W, 3]` and `[H, W, 1]` are images in [0, 1],
+        `[H, W]` are maps, drawn from zero to their 99.5th percentile.
+      titles: over the columns.
+      notes: beneath each picture, if given.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ValueError: rows of different lengths.
+      ModuleNotFoundError: matplotlib is not installed; says how to install it.
+    """
+    for number, row in enumerate(pictures):
+        texts = notes[number] if notes else row
+        if not len(row) == len(titles) == len(texts):
+            raise ValueError(
+                f"row {number} has {len(row)} pictures and {len(texts)} notes for "
+                f"{len(titles)} titles: pass as many of each"
+            )
+    beneath = max((n.count("\n") + 1 for row in notes or () for n in row), default=0)
+    height = 1.9 + 0.17 * beneath
+    with _figure((2.0 * len(titles), height * len(pictures) + 0.3)) as figure:
+        axes = figure.subplots(len(pictures), len(titles), squeeze=False)
+        for place, row in enumerate(pictures):
+            for axis, picture in zip(axes[place], row, strict=True):
+                _show(axis, np.asarray(picture))
+            if notes:
+                for axis, note in zip(axes[place], notes[place], strict=True):
+                    axis.set_xlabel(note, fontsize=8, labelpad=4)
+        for axis, title in zip(axes[0], titles, strict=True):
+            axis.set_title(title, fontsize=9.5)
+    return figure
+
+
+@contextlib.contextmanager
+def _figure(size: tuple[float, float]) -> Iterator["Figure"]:
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "figures need matplotlib: pip install 'protojax[experiments]'"
+        ) from error
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def _line(axis: "Axes", numbers: list[dict], x: str, color: str) -> float | None:
+    """Draw one line with its interval; its last height, None if nothing is known."""
+    known = [n for n in numbers if n["mean"] is not None]
+    at, mean = [n[x] for n in known], [n["mean"] for n in known]
+    axis.plot(at, mean, color=color, lw=1.8, marker="o", ms=4, clip_on=False, zorder=3)
+    sure = [n for n in known if n["low"] is not None]
+    low, high = ([n[end] for n in sure] for end in ("low", "high"))
+    axis.fill_between([n[x] for n in sure], low, high, color=color, alpha=0.16, lw=0)
+    return mean[-1] if mean else None
+
+
+def _frame(axis: "Axes", ticks: list[float], name: str) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color=_FAINT, lw=0.6)
+    axis.set_axisbelow(True)
+    labels = [report.label(tick, {}) for tick in ticks]
+    if all(text.endswith("/255") for text in labels):
+        name, labels = f"{name} (/255)", [text[:-4] for text in labels]
+    axis.set_xticks(ticks, labels)
+    axis.set_xlabel(name)
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, 0.0), high)
+
+
+def _name_ends(axis: "Axes", ends: list[tuple[float, str, str]]) -> None:
+    """Names right of the lines' ends, pushed apart until none covers another."""
+    bottom, top = axis.get_ylim()
+    apart = (top - bottom) * 0.075
+    ends = sorted(ends)
+    heights: list[float] = []
+    for height, _, _ in ends:
+        heights.append(max(height, heights[-1] + apart) if heights else height)
+    over = heights[-1] - top if heights else 0.0
+    for place in range(len(heights) - 1, -1, -1):  # back below the upper edge
+        if over > 0:
+            above = heights[place + 1] if place + 1 < len(heights) else top + apart
+            heights[place] = min(heights[place], above - apart)
+    for height, (_, name, color) in zip(heights, ends, strict=True):
+        axis.annotate(
+            *(name, (1, height)),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=color,
+            va="center",
+            fontsize=8.5,
+            annotation_clip=False,
+        )
+
+
+def _show(axis: "Axes", picture: np.ndarray) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    if picture.ndim == 3:
+        gray = picture.shape[-1] == 1
+        shown = picture[..., 0] if gray else picture
+        axis.imshow(np.clip(shown, 0, 1), cmap="gray", vmin=0, vmax=1)
+        return
+    top = float(np.quantile(picture, 0.995)) or 1.0
+    axis.imshow(picture, cmap="magma", vmin=0, vmax=top)
