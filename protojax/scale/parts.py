@@ -171,7 +171,8 @@ def _example(
     points = anatomy.bird(board, rng, u, v, pose, variants)
     scenery.foreground(board, rng, u, v, ground=pose.ground)
     tint = rng.uniform(0.88, 1.12, 3) * rng.uniform(0.8, 1.15)
-    board.image[:] = np.clip(board.image * tint.astype(np.float32), 0, 1)
+    lit = np.clip(board.image * tint.astype(np.float32), 0, 1)
+    board.image[:] = np.round(lit * 255) / np.float32(255)  # as a camera would keep it
     return board, points, cue & (board.owner < 0)
 
 
