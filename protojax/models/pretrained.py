@@ -13,6 +13,7 @@ import importlib
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -240,9 +241,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, AttributeError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, TypeError) as error:
         raise ValueError(
             f"{path.name} is cut off, no .npz, or holds Python objects, which are never"
             f" loaded ({error}): fetch it again, or save plain arrays"
