@@ -146,14 +146,12 @@ def test_a_tensor_cannot_reach_outside_its_storage(offset, shape, strides, tmp_p
         torchfile.read(path)
 
 
-def test_a_rebuilding_function_cannot_be_changed_by_a_pickle(tmp_path):
-    # BUILD with (None, {"__call__": ...}) sets attributes on what lies on the stack
-    spoil = (
-        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}U\x08__call__NsU\x01bNs\x86b."
-    )
-    path = archive(tmp_path / "a.pth", spoil)
-    with pytest.raises(ValueError, match="a.pth is damaged"):
-        torchfile.read(path)
+def test_what_rebuilds_tensors_cannot_be_changed_by_a_pickle(tmp_path):
+    # BUILD with (None, {"__call__": None}) would set that attribute
+    attributes = b"N}X\x08\x00\x00\x00__call__Ns\x86b."
+    data = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + attributes
+    with pytest.raises(ValueError, match="'__call__' is read-only"):
+        torchfile.read(archive(tmp_path / "a.pth", data))
 
 
 @pytest.mark.parametrize(
