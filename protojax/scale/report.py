@@ -178,9 +178,23 @@ def estimate(
     >>> estimate(rows, "loss")
     Estimate(mean=2.0, low=1.0, high=3.0, n=3, left_out=1)
     """
+    _check(rows, value)
+    return _estimate(rows, value, level, resamples, seed)
+
+
+def _check(rows: Sequence[Row], value: str) -> None:
     if rows and not any(value in row for row in rows):
         names = ", ".join(f"`{name}`" for name in rows[0])
         raise ValueError(f"no row has `{value}`: choose from {names}")
+
+
+def _estimate(
+    rows: Sequence[Row],
+    value: str,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
     groups: dict[Any, list[float]] = {}
     left_out = 0
     for number, row in enumerate(rows):
@@ -236,6 +250,8 @@ def summary(
     >>> summary(rows, by=["radius"], values=["loss"])[0]["mean"]
     2.0
     """
+    for value in values:
+        _check(rows, value)
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
@@ -249,7 +265,7 @@ def summary(
     for cell in cells:
         for value in values:
             known = {"chance": levels[value]} if value in levels else {}
-            mean = estimate(groups[cell], value)._asdict()
+            mean = _estimate(groups[cell], value)._asdict()
             where = dict(zip(by, cell, strict=True))
             numbers.append({**where, "value": value, **mean, **known})
     return numbers
@@ -301,20 +317,24 @@ def table(
     |---|---|
     | center | 0.100 [0.000, 0.200] n=3 |
     """
+    _check(rows, value)
     names = names or {}
     across, down = (sort(row.get(c) for row in rows) for c in (columns_by, rows_by))
     corner = label(value, names)
     if chance is not None:
         corner += f" (chance {decimal(chance)})"
     axis = label(columns_by, names)
-    heads = [v if isinstance(v, str) else f"{axis} {label(v, names)}" for v in across]
-    heads = [label(head, names) for head in heads]
+    heads = [
+        ("" if isinstance(v, str) else f"{axis} ") + label(v, names) for v in across
+    ]
     lines = [_line([corner, *heads]), "|" + "---|" * (len(across) + 1)]
     for one in down:
         cells = [label(one, names)]
         for other in across:
-            chosen = [r for r in rows if (r[rows_by], r[columns_by]) == (one, other)]
-            cells.append(_cell(estimate(chosen, value)) if chosen else "-")
+            chosen = [
+                r for r in rows if (r.get(rows_by), r.get(columns_by)) == (one, other)
+            ]
+            cells.append(_cell(_estimate(chosen, value)) if chosen else "-")
         lines.append(_line(cells))
     return "\n".join(lines)
 
@@ -326,16 +346,18 @@ def _line(cells: Iterable[str]) -> str:
 def _cell(found: Estimate) -> str:
     text = "none" if found.mean is None else decimal(found.mean)
     if found.low is not None and found.high is not None:
-        text += f" [{decimal(found.low)}, {decimal(found.high)}]"
+        low, high = (decimal(end, like=found.mean) for end in (found.low, found.high))
+        text += f" [{low}, {high}]"
     text += f" n={found.n}"
     return f"{text}, {found.left_out} left out" if found.left_out else text
 
 
-def decimal(value: float) -> str:
+def decimal(value: float, *, like: float | None = None) -> str:
     """A number at the precision that means and intervals deserve.
 
     Args:
       value: the number.
+      like: a number whose precision it shares, itself if not given.
 
     Returns:
       Its text.
@@ -343,7 +365,8 @@ def decimal(value: float) -> str:
     >>> decimal(0.0347), decimal(12.345), decimal(1234.5)
     ('0.035', '12.3', '1234')
     """
-    digits = 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    size = abs(value if like is None else like)
+    digits = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
     return f"{value:.{digits}f}"
 
 

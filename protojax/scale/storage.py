@@ -58,6 +58,16 @@ def _sync_folder(folder: pathlib.Path) -> None:
         os.close(handle)
 
 
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+    """Write a file of known contents, see `write`.
+
+    Args:
+      path: where the file shall lie.
+      data: its contents.
+    """
+    write(path, lambda file: file.write(data))
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write a value as readable JSON; what JSON does not know is written as text.
 
@@ -66,7 +76,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
       value: dicts, lists, numbers, text; paths and the like become text.
     """
     text = json.dumps(value, indent=2, default=str, allow_nan=False)
-    write(path, lambda file: file.write(text.encode() + b"\n"))
+    write_bytes(path, text.encode() + b"\n")
 
 
 def claim(

@@ -1,0 +1,145 @@
+"""What every script has in common: its command line and its folder of results.
+
+A script is a frozen dataclass of knobs, a few named values of it, and a function
+`main(config, folder)`:
+
+    if __name__ == "__main__":
+        cli.run(CONFIGS, main, __doc__)
+
+The knobs become options (their help is the text under each field), a named
+configuration comes first: `python -m experiments.fragility imagenet --steps 100`.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import logging
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+import jax
+
+from protojax.scale import storage
+
+Config = TypeVar("Config")
+
+
+def run(
+    configs: Mapping[str, Config],
+    main: Callable[[Config, pathlib.Path], None],
+    description: str | None = None,
+    *,
+    plan: Callable[[Config], str] | None = None,
+    args: Sequence[str] | None = None,
+) -> None:
+    """Parse the command line, claim the folder of results, and run the script.
+
+    The folder is `--out` (else `runs/SCRIPT-CONFIG`). Its `config.json` says what is
+    run; a folder of another configuration is refused, the same one is resumed.
+
+    Args:
+      configs: named configurations, values of one frozen dataclass; the first is the
+        one that is meant if none is named.
+      main: the script.
+      description: for `--help`; the script's docstring.
+      plan: says what a run would cost; offered as `--plan`, which runs nothing.
+      args: the command line, `sys.argv` if not given.
+
+    Raises:
+      SystemExit: a bad command line, a folder of another configuration, Ctrl-C.
+      ModuleNotFoundError: tyro is not installed; says how to install it.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    script = pathlib.Path(inspect.getfile(main)).stem
+    name = _name(configs, arguments, script)
+    command = shlex.join(["python", "-m", f"experiments.{script}", *arguments])
+    rest = arguments[1:] if arguments[:1] == [name] else arguments
+    parsed = _parse(configs, name, rest, script, description, plan is not None)
+    _prepare()
+    if plan is not None and parsed.plan:
+        print(plan(parsed.config))
+        return
+    folder = parsed.out or pathlib.Path("runs", f"{script}-{name}")
+    notes = {"script": script, "name": name, "command": command, **storage.versions()}
+    try:
+        storage.claim(folder, "config", dataclasses.asdict(parsed.config), **notes)
+    except ValueError as error:
+        raise SystemExit(f"{script}: {error} (`--out`)") from error
+    try:
+        main(parsed.config, folder)
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'interrupted'}", file=sys.stderr)
+        print(f"to go on: {command}", file=sys.stderr)
+        raise SystemExit(130) from None  # what a shell gives for Ctrl-C
+    report = folder / "report.html"
+    print(f"report: {report.resolve()}" if report.exists() else f"results: {folder}")
+
+
+def _name(configs: Mapping[str, Any], arguments: Sequence[str], script: str) -> str:
+    """The configuration that is named first, else the first there is."""
+    if not arguments or arguments[0].startswith("-"):
+        return next(iter(configs))
+    if arguments[0] in configs:
+        return arguments[0]
+    near = difflib.get_close_matches(arguments[0], configs, n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    raise SystemExit(
+        f"{script}: no configuration {arguments[0]!r}: choose from "
+        f"{', '.join(configs)}.{meant}"
+    )
+
+
+def _parse(
+    configs: Mapping[str, Any],
+    name: str,
+    arguments: Sequence[str],
+    script: str,
+    description: str | None,
+    plannable: bool,
+) -> Any:
+    try:
+        import tyro
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "experiments need tyro: pip install 'protojax[experiments]'"
+        ) from error
+    config = configs[name]
+    out = f"where results go (default: runs/{script}-{name})"
+    plan = "print programs, memory and expected time, run nothing"
+    fields: list[Any] = [
+        ("config", Annotated[type(config), tyro.conf.arg(name="")]),
+        ("out", Annotated[pathlib.Path | None, tyro.conf.arg(help=out)], None),
+    ]
+    if plannable:
+        alone = tyro.conf.FlagCreatePairsOff  # there is no --no-plan
+        fields.append(("plan", Annotated[bool, tyro.conf.arg(help=plan), alone], False))
+    options = dataclasses.make_dataclass("Options", fields, frozen=True)
+    named = f"Configurations (the first argument): {', '.join(configs)}."
+    return tyro.cli(
+        options,
+        prog=f"python -m experiments.{script} {name}",
+        description="\n\n".join(filter(None, [description, named])),
+        args=list(arguments),
+        default=options(config=config),
+    )
+
+
+def _prepare() -> None:
+    """Logging to the terminal, and compiled programs kept for the next run."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING,
+        format="%(asctime)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    for name in ("protojax", "experiments", "__main__"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    if jax.config.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(home, "protojax", "jax")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
