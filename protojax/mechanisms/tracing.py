@@ -132,8 +132,9 @@ def straight_line(fn: Fn, *args: PyTree, whole: Sequence[str] = ()) -> Program:
     Args:
       fn: any traceable function of arrays.
       *args: arguments, or shapes of arguments, to trace it at.
-      whole: names of functions whose calls stay one step, say `("relu", "silu")`.
-        Loops are always one step.
+      whole: what stays one step: names of functions called, say `("relu", "silu")`,
+        or of primitives that call, say `("custom_jvp_call",)`. Loops are always one
+        step.
 
     Returns:
       The steps, in order of evaluation.
@@ -161,7 +162,9 @@ def _lay_out(body, inputs, whole, steps, fresh) -> tuple:
 
     for eqn in jaxpr.eqns:
         reads = tuple(map(place, eqn.invars))
-        if eqn.primitive.name in CALLS and _label(eqn) not in whole:
+        if eqn.primitive.name in CALLS and whole.isdisjoint(
+            (eqn.primitive.name, _label(eqn))
+        ):
             writes = _lay_out(_body(eqn), reads, whole, steps, fresh)
         else:
             writes = tuple(next(fresh) for _ in eqn.outvars)
