@@ -63,7 +63,7 @@ def run(
     if plan is not None and parsed.plan:
         print(plan(parsed.config))
         return
-    folder = parsed.out or pathlib.Path("runs", f"{script}-{name}")
+    folder = parsed.out
     notes = {"script": script, "name": name, "command": command, **storage.versions()}
     try:
         storage.claim(folder, "config", dataclasses.asdict(parsed.config), **notes)
@@ -108,11 +108,12 @@ def _parse(
             "experiments need tyro: pip install 'protojax[experiments]'"
         ) from error
     config = configs[name]
-    out = f"where results go (default: runs/{script}-{name})"
+    out = "where results go"
+    folder = pathlib.Path("runs", f"{script}-{name}")
     plan = "print programs, memory and expected time, run nothing"
     fields: list[Any] = [
         ("config", Annotated[type(config), tyro.conf.arg(name="")]),
-        ("out", Annotated[pathlib.Path | None, tyro.conf.arg(help=out)], None),
+        ("out", Annotated[pathlib.Path, tyro.conf.arg(help=out)], folder),
     ]
     if plannable:
         alone = tyro.conf.FlagCreatePairsOff  # there is no --no-plan
@@ -142,4 +143,4 @@ def _prepare() -> None:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(home, "protojax", "jax")
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -6,8 +6,9 @@ share alone: no device ever waits for another, and results do not depend on how 
 there are.
 """
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,8 @@ from protojax.mechanisms import lowering
 
 One = Callable[..., dict[str, Array]]
 """What is swept: `one(weights, example, key, **setting) -> {name: value}`, pure."""
+
+Setting = Mapping[str, Any]
 
 RESERVED = ("id", "seconds", "setting", "file")
 """Names that a result may not have: columns of their own, and entries of `.npz`."""
@@ -73,6 +76,69 @@ class Program(NamedTuple):
 
     call: Any
     seconds: float
+
+
+def checked(settings: Iterable[Setting]) -> list[dict[str, Any]]:
+    """Settings with plain Python values.
+
+    Args:
+      settings: as users give them; NumPy and JAX numbers are numbers.
+
+    Returns:
+      The settings.
+
+    Raises:
+      ValueError: none, one twice, one that is not finite or named like a column.
+    """
+    plain = [{name: _plain(v) for name, v in s.items()} for s in settings]
+    if not plain:
+        raise ValueError("`settings` is empty: pass [{}] for a function without any")
+    for setting in plain:
+        for name, value in setting.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"setting `{name}` is {value}: pass a finite number")
+            if name in RESERVED:
+                raise ValueError(f"a setting is named `{name}`, as a column: rename it")
+        if plain.count(setting) > 1:
+            raise ValueError(f"the setting {setting} is given twice: pass it once")
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    scalar = isinstance(value, np.generic | np.ndarray | jax.Array) and value.ndim == 0
+    return value.item() if scalar else value
+
+
+def groups(settings: Sequence[Setting]) -> list[list[Setting]]:
+    """Settings that share a program, together; in the order of their first.
+
+    Args:
+      settings: from `checked`.
+
+    Returns:
+      Lists of settings that differ in floats only.
+
+    >>> groups([{"k": 1, "r": 0.1}, {"k": 2, "r": 0.1}, {"k": 1, "r": 0.2}])[0]
+    [{'k': 1, 'r': 0.1}, {'k': 1, 'r': 0.2}]
+    """
+    found: dict[str, list[Setting]] = {}
+    for setting in settings:
+        floats = sorted(k for k, v in setting.items() if isinstance(v, float))
+        signature = repr((sorted(static(setting).items()), floats))
+        found.setdefault(signature, []).append(setting)
+    return list(found.values())
+
+
+def static(setting: Setting) -> dict[str, Any]:
+    """The settings that a program is compiled for: all but the floats.
+
+    Args:
+      setting: a setting.
+
+    Returns:
+      Its static part.
+    """
+    return {k: v for k, v in setting.items() if not isinstance(v, float)}
 
 
 def mesh(devices: Sequence[jax.Device] | None) -> Mesh:
@@ -140,19 +206,7 @@ def batch(source: Source, index: int) -> Batch:
     return Batch(examples, numbers, ids)
 
 
-def static(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a program is compiled for: all but the floats.
-
-    Args:
-      setting: a setting.
-
-    Returns:
-      Its static part.
-    """
-    return {k: v for k, v in setting.items() if not isinstance(v, float)}
-
-
-def compiled(source: Source, setting: Mapping[str, Any], example: Batch) -> Program:
+def compiled(source: Source, setting: Setting, example: Batch) -> Program:
     """Compile for a setting and all that differ from it in floats only.
 
     Args:
@@ -186,7 +240,7 @@ def compiled(source: Source, setting: Mapping[str, Any], example: Batch) -> Prog
 
 
 def _split(
-    result: Any, setting: Mapping[str, Any], arrays: bool
+    result: Any, setting: Setting, arrays: bool
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Scalars, which become columns, and arrays, which are kept for some examples."""
     if not isinstance(result, dict):
@@ -206,7 +260,7 @@ def _split(
     return scalars, rest if arrays else {}
 
 
-def _arguments(source: Source, setting: Mapping[str, Any], on: Batch) -> tuple:
+def _arguments(source: Source, setting: Setting, on: Batch) -> tuple:
     floats = {k: jnp.asarray(v, float) for k, v in setting.items() if type(v) is float}
     floats = jax.device_put(floats, NamedSharding(source.mesh, PartitionSpec()))
     return source.weights, source.key, floats, on.examples, on.lanes
@@ -231,7 +285,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    source: Source, program: Program, setting: Mapping[str, Any], on: Batch
+    source: Source, program: Program, setting: Setting, on: Batch
 ) -> Evaluation:
     """Call a program for one setting and one chunk.
 

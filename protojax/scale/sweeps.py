@@ -101,7 +101,7 @@ def run(
     ['id', 'power', 'loss', 'seconds']
     """
     folder = pathlib.Path(folder)
-    table = _settings(settings)
+    table = programs.checked(settings)
     columns = rows.types(table)
     chunk = _recorded_chunk(folder) if chunk is None else chunk
     source = _source(one, weights, examples, key, chunk, keep, devices)
@@ -179,7 +179,7 @@ def plan(
     >>> len(planned), planned[0].settings, planned[0].examples
     (1, 2, 3)
     """
-    table = _settings(settings)
+    table = programs.checked(settings)
     rows.types(table)
     key = jax.random.key(0)  # any will do for a cost
     given = _source(one, weights, examples, key, chunk, keep, devices)
@@ -189,7 +189,7 @@ def plan(
     calls = math.ceil(len(source.ids) / source.chunk)
     batches = programs.batch(source, 0), programs.batch(alone, 0)
     planned = []
-    for members in _groups(table):
+    for members in programs.groups(table):
         program = programs.compiled(source, members[0], batches[0])
         single = programs.compiled(alone, members[0], batches[1])
         seconds = programs.evaluate(alone, single, members[0], batches[1]).seconds
@@ -251,37 +251,6 @@ def _duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def _settings(settings: Iterable[Setting]) -> list[dict[str, Any]]:
-    """The settings with plain Python values, checked."""
-    plain = [{name: _plain(v) for name, v in s.items()} for s in settings]
-    if not plain:
-        raise ValueError("`settings` is empty: pass [{}] for a function without any")
-    for setting in plain:
-        for name, value in setting.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"setting `{name}` is {value}: pass a finite number")
-            if name in programs.RESERVED:
-                raise ValueError(f"a setting is named `{name}`, as a column: rename it")
-        if plain.count(setting) > 1:
-            raise ValueError(f"the setting {setting} is given twice: pass it once")
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    scalar = isinstance(value, np.generic | np.ndarray | jax.Array) and value.ndim == 0
-    return value.item() if scalar else value
-
-
-def _groups(settings: Sequence[Setting]) -> list[list[Setting]]:
-    """Settings that share a program, together; in the order of their first."""
-    groups: dict[str, list[Setting]] = {}
-    for setting in settings:
-        floats = sorted(k for k, v in setting.items() if isinstance(v, float))
-        signature = repr((sorted(programs.static(setting).items()), floats))
-        groups.setdefault(signature, []).append(setting)
-    return list(groups.values())
 
 
 def _recorded_chunk(folder: pathlib.Path) -> int | None:
@@ -366,7 +335,7 @@ def _calls(
 ) -> list[_Call]:
     """What is still to do, program by program, chunk by chunk."""
     chunks = range(math.ceil(len(source.ids) / source.chunk))
-    groups = enumerate(_groups(settings))
+    groups = enumerate(programs.groups(settings))
     position = {id(setting): number for number, setting in enumerate(settings)}
     calls = [
         _Call(number, position[id(setting)], index, setting)
