@@ -1,0 +1,185 @@
+"""Training as a generator of steps: whoever asks for the next decides on the rest.
+
+    state = training.init(params, optimizer, key=key)
+    stream = data.batches("parts", "train", size=32, image_size=64, seed=0)
+    for state, log in training.train(loss, state, stream, optimizer):
+        if state.step % 500 == 0:
+            checkpoints.save(folder, state, config)
+        if state.step == 2000:
+            break
+
+No callbacks, no trainer class. Everything random in step n comes from the state's key
+and n, so that training taken up from a checkpoint, with batches from
+`data.batches(..., start=int(state.step))`, goes on to the bit as if never stopped.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from protojax import contracts
+from protojax.mechanisms import lowering
+
+Array = contracts.Array
+PyTree = contracts.PyTree
+Log = dict[str, Any]
+
+BatchLoss = Callable[[PyTree, PyTree, PyTree, contracts.Key], tuple[Array, Any]]
+"""What is minimized: `(params, extra, batch, key) -> (loss, (extra, log))`.
+
+`loss` is a scalar, `extra` the new running statistics (give back what came where there
+are none), `log` a dict of whatever is worth knowing. `key` is consumed.
+"""
+
+
+class State(NamedTuple):
+    """All that training is, between two steps."""
+
+    step: Array  # int32 [], how many were taken
+    params: PyTree  # what is learned
+    extra: PyTree  # what is carried along: batch statistics; {} for most networks
+    opt_state: PyTree  # of the optimizer
+    key_data: Array  # uint32, the data of the key that every step's key is made from
+
+
+def init(
+    params: PyTree,
+    optimizer: optax.GradientTransformation,
+    *,
+    key: contracts.Key,
+    extra: PyTree | None = None,
+) -> State:
+    """Return the state before the first step.
+
+    Args:
+      params: parameters to start from.
+      optimizer: an Optax optimizer, the one that `train` is given.
+      key: source of all randomness in training; consumed.
+      extra: running statistics to start from, None where there are none.
+
+    Returns:
+      the state of step 0.
+
+    Raises:
+      ValueError: if the key is not one of JAX's default kind.
+
+    >>> import jax, optax
+    >>> from protojax.scale import training
+    >>> state = training.init({"w": 1.0}, optax.sgd(0.1), key=jax.random.key(0))
+    >>> int(state.step)
+    0
+    """
+    key_data = jax.random.key_data(key)
+    kind = jax.random.key_impl(jax.random.key(0))
+    if key.shape or jax.random.key_impl(key) != kind:
+        raise ValueError(
+            f"`key` must be one key of the default kind ({kind}), as jax.random.key "
+            f"makes it, so that it can be stored as numbers; got {key.dtype} "
+            f"{list(key.shape)}"
+        )
+    params = jax.tree.map(jnp.asarray, params)
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        extra={} if extra is None else jax.tree.map(jnp.asarray, extra),
+        opt_state=optimizer.init(params),
+        key_data=key_data,
+    )
+
+
+def train(
+    loss: BatchLoss,
+    state: State,
+    batches: Iterable[PyTree],
+    optimizer: optax.GradientTransformation,
+) -> Iterator[tuple[State, Log]]:
+    """Take one training step for each batch.
+
+    The step is compiled once for each shape of batch, and updates the state in place: a
+    state that was yielded is good until the next one is asked for (copy what is to be
+    kept). The `state` that is passed in stays as it is. Where batches lie on several
+    devices, so does the work.
+
+    Args:
+      loss: what is minimized, `(params, extra, batch, key) -> (loss, (extra, log))`.
+      state: where to start, from `init` or `checkpoints.restore`.
+      batches: whatever `loss` takes; training ends when they do.
+      optimizer: the Optax optimizer that made `state.opt_state`.
+
+    Yields:
+      the new state and the log of the step, with the loss under `loss`. Both are
+      computed in the background: reading a number waits for it.
+
+    Raises:
+      ValueError: if `loss` returns something else than it should.
+
+    >>> import jax, optax
+    >>> from protojax.scale import training
+    >>> def loss(params, extra, batch, key):
+    ...     return (params["w"] - batch) ** 2, (extra, {})
+    >>> optimizer = optax.sgd(0.25)
+    >>> state = training.init({"w": 0.0}, optimizer, key=jax.random.key(0))
+    >>> for state, log in training.train(loss, state, [1.0, 1.0], optimizer):
+    ...     print(int(state.step), float(state.params["w"]), float(log["loss"]))
+    1 0.5 1.0
+    2 0.75 0.25
+    """
+    step = functools.partial(_step, _checked(loss), optimizer)
+    compiled = jax.jit(lowering.canonical(step), donate_argnums=0)
+    state = jax.tree.map(jnp.copy, state)
+    for batch in batches:
+        state, log = compiled(state, batch)
+        yield state, log
+
+
+def _step(
+    loss: BatchLoss,
+    optimizer: optax.GradientTransformation,
+    state: State,
+    batch: PyTree,
+) -> tuple[State, Log]:
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
+    (value, (extra, log)), gradient = jax.value_and_grad(loss, has_aux=True)(
+        state.params, state.extra, batch, key
+    )
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    after = State(state.step + 1, params, extra, opt_state, state.key_data)
+    return after, {"loss": value, **log}
+
+
+def _checked(loss: BatchLoss) -> BatchLoss:
+    """Say what is wrong with a loss in words, when it is traced."""
+
+    def checked(
+        params: PyTree, extra: PyTree, batch: PyTree, key: contracts.Key
+    ) -> tuple[Array, Any]:
+        out = loss(params, extra, batch, key)
+        try:
+            value, (after, log) = out
+        except (TypeError, ValueError):
+            raise ValueError(
+                "`loss` must return (loss, (extra, log)), `extra` as it came where "
+                f"nothing is carried along; got {jax.tree.structure(out)}"
+            ) from None
+        if jnp.shape(value):
+            raise ValueError(
+                f"`loss` must return a scalar, got shape {list(jnp.shape(value))}: "
+                "take the mean over the batch"
+            )
+        if not isinstance(log, dict) or "loss" in log:
+            raise ValueError("the log of `loss` must be a dict without the name 'loss'")
+        if (new := jax.tree.map(jnp.shape, after)) != (
+            old := jax.tree.map(jnp.shape, extra)
+        ):
+            raise ValueError(
+                f"`loss` must return `extra` in the structure it came in, {old}; got "
+                f"{new}"
+            )
+        return value, (after, log)
+
+    return checked
