@@ -1,8 +1,8 @@
 """How a bird of `parts` is built: its pose, its shapes, its plumage.
 
 Bird coordinates: `u` forward (towards the beak), `v` down, the body about one long,
-the middle of the body at the origin. The part order and the variants are those of
-`parts.PARTS` and `parts.VARIANTS`.
+the middle of the body at the origin. What the variants of each part look like is told by
+`parts.VARIANTS`.
 """
 
 import math
@@ -17,7 +17,8 @@ Array = np.ndarray
 Rng = np.random.Generator
 Point = tuple[float, float]
 
-HEAD, BEAK, EYE, BREAST, BELLY, WING, TAIL, FEET = range(8)
+PARTS = ("head", "beak", "eye", "breast", "belly", "wing", "tail", "feet")
+HEAD, BEAK, EYE, BREAST, BELLY, WING, TAIL, FEET = range(len(PARTS))
 
 
 def _rgb(*color: float) -> Array:
@@ -68,6 +69,11 @@ def pose(rng: Rng, *, long_legs: bool) -> Pose:
 
     Returns:
       a pose that keeps nearly all of the bird in the picture.
+
+    >>> import numpy as np
+    >>> from protojax.scale import anatomy
+    >>> anatomy.pose(np.random.default_rng(0), long_legs=True).facing in (-1.0, 1.0)
+    True
     """
     scale = rng.uniform(0.44, 0.65)
     slack = 0.5 * (1 - 1.3 * scale)
@@ -107,6 +113,14 @@ def bird(
     Returns:
       float32 `[P, 2]`: row and column of each part's key point, as fractions of the
       image.
+
+    >>> import numpy as np
+    >>> from protojax.scale import anatomy, canvas
+    >>> rng, board = np.random.default_rng(0), canvas.blank(32)
+    >>> where = anatomy.pose(rng, long_legs=False)
+    >>> plain = np.zeros(8, int)
+    >>> anatomy.bird(board, rng, *canvas.grid(32), where, plain).shape
+    (8, 2)
     """
     upright = _frame(u, v, where, 0.0, rng)
     body = _frame(u, v, where, where.tilt, rng)

@@ -29,6 +29,10 @@ def blank(size: int) -> Canvas:
 
     Returns:
       a black canvas which nothing owns.
+
+    >>> from protojax.scale import canvas
+    >>> canvas.blank(4).owner.max()
+    np.int8(-1)
     """
     image = np.zeros((size, size, 3), np.float32)
     return Canvas(image, np.full((size, size), -1, np.int8))
@@ -42,6 +46,10 @@ def grid(size: int) -> tuple[Array, Array]:
 
     Returns:
       `u` and `v`: float32 `[S, S]` in (0, 1), to the right and down.
+
+    >>> from protojax.scale import canvas
+    >>> canvas.grid(2)[0].tolist()
+    [[0.25, 0.75], [0.25, 0.75]]
     """
     line = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
     v, u = np.meshgrid(line, line, indexing="ij")
@@ -59,6 +67,12 @@ def ellipse(u: Array, v: Array, center: Point, radii: Point) -> Array:
 
     Returns:
       signed distances `[...]`, negative inside.
+
+    >>> import numpy as np
+    >>> from protojax.scale import canvas
+    >>> u = np.array([1.0, 2.0, 3.0])
+    >>> canvas.ellipse(u, 0 * u, (0.0, 0.0), (2.0, 2.0)).tolist()
+    [-1.0, 0.0, 1.0]
     """
     a, b = (u - center[0]) / radii[0], (v - center[1]) / radii[1]
     unit = np.sqrt(a * a + b * b)
@@ -78,6 +92,12 @@ def cone(u: Array, v: Array, start: Point, end: Point, radii: Point) -> Array:
 
     Returns:
       signed distances `[...]`, negative inside (measured across the stroke).
+
+    >>> import numpy as np
+    >>> from protojax.scale import canvas
+    >>> v = np.array([0.0, 1.0, 2.0])
+    >>> canvas.cone(0 * v, v, (-1.0, 0.0), (1.0, 0.0), (0.5, 1.5)).tolist()
+    [-1.0, 0.0, 1.0]
     """
     du, dv = end[0] - start[0], end[1] - start[1]
     pu, pv = u - start[0], v - start[1]
@@ -96,6 +116,11 @@ def merge(a: Array, b: Array, width: float) -> Array:
 
     Returns:
       signed distances `[...]`.
+
+    >>> import numpy as np
+    >>> from protojax.scale import canvas
+    >>> canvas.merge(np.array([1.0]), np.array([-1.0]), 0.5).tolist()
+    [-1.0]
     """
     near = np.maximum(width - np.abs(a - b), 0) / width
     return np.minimum(a, b) - near * near * (0.25 * width)
@@ -112,6 +137,11 @@ def noise(rng: np.random.Generator, u: Array, v: Array, cells: Point) -> Array:
 
     Returns:
       float32 `[S, S]`, roughly within [-1, 1].
+
+    >>> import numpy as np
+    >>> from protojax.scale import canvas
+    >>> canvas.noise(np.random.default_rng(0), *canvas.grid(8), cells=(3, 3)).shape
+    (8, 8)
     """
     lattice = rng.uniform(-1, 1, (int(cells[1]) + 2, int(cells[0]) + 2))
     rows = _spread(v[:, 0], int(cells[1]))
@@ -131,6 +161,14 @@ def paint(
       pixel: width of a pixel in the units of `distance`.
       part: index that owns the pixels from now on; -1 for none, None to leave the
         owners as they are.
+
+    >>> import numpy as np
+    >>> from protojax.scale import canvas
+    >>> board, (u, v) = canvas.blank(8), canvas.grid(8)
+    >>> disk = canvas.ellipse(u, v, (0.5, 0.5), (0.3, 0.3))
+    >>> canvas.paint(board, disk, np.array([1.0, 0.0, 0.0]), 1 / 8, part=2)
+    >>> int((board.owner == 2).sum())
+    16
     """
     box = _box(distance < 0.5 * pixel)
     if box is None:

@@ -58,8 +58,6 @@ def save(
     >>> folder = tempfile.mkdtemp()
     >>> checkpoints.save(folder, state, {"optimizer": "sgd"})
     True
-    >>> float(checkpoints.restore(folder, state).params["w"])
-    1.0
     """
     if keep < 1:
         raise ValueError(f"`keep` must be 1 or more, got {keep}")
@@ -101,6 +99,14 @@ def restore(folder: Folder, like: State, *, step: int | None = None) -> State:
       MissingCheckpoint: if there is no such folder, checkpoint or step.
       BrokenCheckpoint: if the files are damaged.
       ValueError: if the checkpoint has other arrays than `like`.
+
+    >>> import tempfile, jax, optax
+    >>> from protojax.scale import checkpoints, training
+    >>> folder = tempfile.mkdtemp()
+    >>> state = training.init({"w": 1.0}, optax.sgd(0.1), key=jax.random.key(0))
+    >>> written = checkpoints.save(folder, state, {"rate": 0.1})
+    >>> float(checkpoints.restore(folder, state).params["w"])
+    1.0
     """
     wanted = jax.tree.map(_abstract, like)
     with _reading(folder, step) as (manager, found):
@@ -143,6 +149,14 @@ def config(folder: Folder, *, step: int | None = None) -> dict[str, Any]:
     Raises:
       MissingCheckpoint: if there is no such folder, checkpoint or step.
       BrokenCheckpoint: if the files are damaged.
+
+    >>> import tempfile, jax, optax
+    >>> from protojax.scale import checkpoints, training
+    >>> folder = tempfile.mkdtemp()
+    >>> state = training.init({"w": 1.0}, optax.sgd(0.1), key=jax.random.key(0))
+    >>> written = checkpoints.save(folder, state, {"rate": 0.1})
+    >>> checkpoints.config(folder)
+    {'rate': 0.1}
     """
     with _reading(folder, step) as (manager, found):
         return manager.restore(
@@ -158,6 +172,14 @@ def steps(folder: Folder) -> list[int]:
 
     Returns:
       their steps, in rising order; none where there is no such folder.
+
+    >>> import tempfile, jax, optax
+    >>> from protojax.scale import checkpoints, training
+    >>> folder = tempfile.mkdtemp()
+    >>> state = training.init({"w": 1.0}, optax.sgd(0.1), key=jax.random.key(0))
+    >>> written = checkpoints.save(folder, state, {"rate": 0.1})
+    >>> checkpoints.steps(folder)
+    [0]
     """
     path = _path(folder)
     if not path.is_dir():

@@ -17,7 +17,7 @@ from protojax.scale import anatomy, canvas, scenery
 
 Array = np.ndarray
 
-PARTS = ("head", "beak", "eye", "breast", "belly", "wing", "tail", "feet")
+PARTS = anatomy.PARTS
 """Names of the parts, in the order of every axis P."""
 
 VARIANTS = {
@@ -86,11 +86,10 @@ def draw(
       ValueError: if the classes name a variant that does not exist, or a size or an
         index is out of range.
 
-    Examples:
-      >>> from protojax.scale import parts
-      >>> birds = parts.draw(range(8), image_size=64)
-      >>> birds.image.shape, birds.masks.shape
-      ((8, 64, 64, 3), (8, 8, 64, 64))
+    >>> from protojax.scale import parts
+    >>> birds = parts.draw(range(8), image_size=64)
+    >>> birds.image.shape, birds.masks.shape
+    ((8, 64, 64, 3), (8, 8, 64, 64))
     """
     classes = _checked(classes)
     indices = np.asarray(list(indices), dtype=np.int64)
@@ -128,10 +127,9 @@ def differing_parts(classes: Array = CLASSES) -> Array:
     Returns:
       bool `[K, K, P]`, true where the two classes have another variant.
 
-    Examples:
-      >>> from protojax.scale import parts
-      >>> [parts.PARTS[p] for p in parts.differing_parts()[0, 1].nonzero()[0]]
-      ['wing', 'tail']
+    >>> from protojax.scale import parts
+    >>> [parts.PARTS[p] for p in parts.differing_parts()[0, 1].nonzero()[0]]
+    ['wing', 'tail']
     """
     classes = _checked(classes)
     return classes[:, None] != classes[None, :]
@@ -146,10 +144,9 @@ def describe(row: Array) -> str:
     Returns:
       one phrase, part by part (the eye is left out, being the same in all).
 
-    Examples:
-      >>> from protojax.scale import parts
-      >>> parts.describe(parts.CLASSES[3])[:47]
-      'head white with a black cap, beak short and bla'
+    >>> from protojax.scale import parts
+    >>> parts.describe(parts.CLASSES[3])[:47]
+    'head white with a black cap, beak short and bla'
     """
     variants = _checked(np.asarray(row)[None])[0]
     named = zip(PARTS, variants, strict=True)
@@ -161,7 +158,7 @@ def _example(
 ) -> tuple[canvas.Canvas, Array, Array]:
     """Paint one image from far to near; key points [P, 2] are fractions of it."""
     rng = np.random.default_rng(seeds)
-    pose = anatomy.pose(rng, long_legs=bool(variants[PARTS.index("feet")]))
+    pose = anatomy.pose(rng, long_legs=bool(variants[anatomy.FEET]))
     u, v = canvas.grid(size)
     board = canvas.blank(size)
     scenery.backdrop(board, rng, u, v, ground=pose.ground)

@@ -31,6 +31,13 @@ def backdrop(
       u: `[S, S]` in (0, 1), to the right.
       v: `[S, S]` in (0, 1), down.
       ground: where the feet are: u, v.
+
+    >>> import numpy as np
+    >>> from protojax.scale import canvas, scenery
+    >>> rng, board, (u, v) = np.random.default_rng(0), canvas.blank(8), canvas.grid(8)
+    >>> scenery.backdrop(board, rng, u, v, ground=(0.5, 0.8))
+    >>> bool(board.image.any())
+    True
     """
     scenes: tuple[Callable, ...] = (_sky, _foliage, _water, _grass)
     scenes[rng.integers(len(scenes))](board, rng, u, v, ground)
@@ -47,6 +54,13 @@ def foreground(
       u: `[S, S]` in (0, 1), to the right.
       v: `[S, S]` in (0, 1), down.
       ground: where the feet are: u, v.
+
+    >>> import numpy as np
+    >>> from protojax.scale import canvas, scenery
+    >>> rng, board, (u, v) = np.random.default_rng(1), canvas.blank(64), canvas.grid(64)
+    >>> scenery.foreground(board, rng, u, v, ground=(0.5, 0.8))
+    >>> board.image.shape
+    (64, 64, 3)
     """
     blades = rng.integers(0, 5) if rng.random() < 0.5 else 0
     for _ in range(blades):
@@ -67,6 +81,12 @@ def cue(board: canvas.Canvas, rng: Rng, u: Array, v: Array) -> Array:
 
     Returns:
       bool `[S, S]`, the disk.
+
+    >>> import numpy as np
+    >>> from protojax.scale import canvas, scenery
+    >>> rng, board, (u, v) = np.random.default_rng(0), canvas.blank(64), canvas.grid(64)
+    >>> int(scenery.cue(board, rng, u, v).sum()) > 30
+    True
     """
     corner = rng.choice([0.09, 0.91], 2)
     disk = canvas.ellipse(u, v, (corner[0], corner[1]), (0.06, 0.06))
