@@ -1,8 +1,8 @@
 """How a bird of `parts` is built: its pose, its shapes, its plumage.
 
 Bird coordinates: `u` forward (towards the beak), `v` down, the body about one long,
-the middle of the body at the origin. What the variants of each part look like is told by
-`parts.VARIANTS`.
+the middle of the body at the origin. `parts.VARIANTS` tells what the variants of each
+part look like.
 """
 
 import math
