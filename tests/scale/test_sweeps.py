@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import chex
 import jax
@@ -294,6 +295,33 @@ def test_sigterm_ends_a_process_with_whole_parts_only(tmp_path):
     assert "left after SIGTERM" in done.stderr
     assert [row["x"] for row in read(tmp_path)] == [0.0, 1.0]
     assert not list((tmp_path / "rows").glob(".*"))
+
+
+def test_a_killed_process_loses_and_doubles_nothing(tmp_path):
+    script = f"""
+        import jax, jax.numpy as jnp
+        from protojax.scale import sweeps
+        def one(weights, x, key):
+            return {{"x": x + jax.random.uniform(key), "image": jnp.full([64, 64], x)}}
+        sweeps.run(one, (), [{{}}], jnp.arange(50.0), {str(tmp_path)!r},
+                   key=jax.random.key(0), chunk=1, keep=range(50))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    rows_there = tmp_path / "rows"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while len(list(rows_there.glob("*.parquet"))) < 3:
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+    finished = set(rows_there.glob("*.parquet"))
+    assert 3 <= len(finished) < 50
+    before = read(tmp_path)
+    subprocess.run(command, check=True, capture_output=True)
+    after = read(tmp_path)
+    assert [row["id"] for row in after] == list(range(50))
+    assert [row for row in after if row in before] == before
+    assert len(list((tmp_path / "arrays").glob("*.npz"))) == 50
+    assert not [p for p in tmp_path.rglob(".*")]
 
 
 @pytest.mark.parametrize(
