@@ -129,8 +129,13 @@ def bird(
     head = (0.31 + where.nod[0], -0.21 + where.nod[1])
 
     def put(frame: _Frame, distance: Array, color: Array, part: int) -> None:
-        lit = (color + jitter[part]) * _rounded(distance, frame)
-        canvas.paint(board, distance, lit, frame.pixel, part)
+        box = canvas.extent(distance, frame.pixel)
+        if box is None:
+            return
+        color = color if color.ndim == 1 else color[box]
+        lit = (color + jitter[part]) * _rounded(distance[box], frame.shade[box])
+        piece = canvas.Canvas(board.image[box], board.owner[box])
+        canvas.paint(piece, distance[box], lit, frame.pixel, part)
 
     points[FEET] = _feet(put, upright, where, variants[FEET])
     points[TAIL] = _turned(_tail(put, body, where.lift, variants[TAIL]), where)
@@ -161,10 +166,10 @@ def _frame(u: Array, v: Array, where: Pose, tilt: float, rng: Rng) -> _Frame:
     )
 
 
-def _rounded(distance: Array, frame: _Frame) -> Array:
+def _rounded(distance: Array, shade: Array) -> Array:
     """Light [S, S, 1] that falls off towards the edge, so that parts look solid."""
     edge = np.exp(np.minimum(distance, 0) * np.float32(22))
-    return (frame.shade * (1.06 - 0.38 * edge)).astype(np.float32)[..., None]
+    return (shade * (1.06 - 0.38 * edge)).astype(np.float32)[..., None]
 
 
 def _turned(point: Point, where: Pose, tilted: bool = True) -> Point:

@@ -144,9 +144,33 @@ def noise(rng: np.random.Generator, u: Array, v: Array, cells: Point) -> Array:
     (8, 8)
     """
     lattice = rng.uniform(-1, 1, (int(cells[1]) + 2, int(cells[0]) + 2))
-    rows = _spread(v[:, 0], int(cells[1]))
-    columns = _spread(u[0], int(cells[0]))
-    return rows @ lattice.astype(np.float32) @ columns.T
+    rows = _between(lattice.astype(np.float32), v[:, 0], int(cells[1]))
+    return _between(rows.T, u[0], int(cells[0])).T
+
+
+def extent(distance: Array, pixel: float) -> tuple[slice, slice] | None:
+    """Return the box that holds all that a shape covers.
+
+    Args:
+      distance: `[S, S]`, signed distance to the shape.
+      pixel: width of a pixel in the units of `distance`.
+
+    Returns:
+      the box's rows and columns, None where the shape covers nothing.
+
+    >>> from protojax.scale import canvas
+    >>> u, v = canvas.grid(8)
+    >>> canvas.extent(canvas.ellipse(u, v, (0.5, 0.5), (0.2, 0.2)), 1 / 8)
+    (slice(2, 6, None), slice(2, 6, None))
+    """
+    inside = distance < 0.5 * pixel
+    rows = np.flatnonzero(inside.any(axis=1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(inside.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(
+        int(columns[0]), int(columns[-1]) + 1
+    )
 
 
 def paint(
@@ -170,7 +194,7 @@ def paint(
     >>> int((board.owner == 2).sum())
     16
     """
-    box = _box(distance < 0.5 * pixel)
+    box = extent(distance, pixel)
     if box is None:
         return
     cover = np.clip(0.5 - distance[box] / pixel, 0, 1)[..., None]
@@ -180,21 +204,10 @@ def paint(
         canvas.owner[box][distance[box] < 0] = part
 
 
-def _spread(line: Array, cells: int) -> Array:
-    """Weights [S, cells + 2] that interpolate a lattice smoothly."""
+def _between(lattice: Array, line: Array, cells: int) -> Array:
+    """Interpolate a lattice smoothly along its first axis: [len(line), ...]."""
     position = line * cells
     left = np.floor(position).astype(int)
-    t = position - left
+    t = (position - left).astype(np.float32)[:, None]
     t = t * t * (3 - 2 * t)
-    weights = np.zeros((len(line), cells + 2), np.float32)
-    weights[np.arange(len(line)), left] = 1 - t
-    weights[np.arange(len(line)), left + 1] = t
-    return weights
-
-
-def _box(inside: Array) -> tuple[slice, slice] | None:
-    rows = np.flatnonzero(inside.any(axis=1))
-    if not len(rows):
-        return None
-    columns = np.flatnonzero(inside.any(axis=0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return lattice[left] * (1 - t) + lattice[left + 1] * t

@@ -177,9 +177,7 @@ def _flowers(
         middle = (rng.uniform(0, 1), rng.uniform(*rows))
         wide = rng.uniform(0.015, 0.045)
         blossom = canvas.ellipse(u, v, middle, (wide, wide * rng.uniform(0.7, 1.0)))
-        light = 1 - 6 * (v - middle[1])
-        paint = _color(rng, color, 0.06) * light[..., None]
-        canvas.paint(board, blossom, paint, 1 / len(u))
+        canvas.paint(board, blossom, _color(rng, color, 0.06), 1 / len(u))
 
 
 def _clouds(rng: Rng, u: Array, v: Array, cells: tuple[int, int]) -> Array:
