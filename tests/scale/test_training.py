@@ -112,7 +112,7 @@ def test_live_batch_norm_carries_its_statistics():
 
 
 def test_batches_on_several_devices_train_the_same_network():
-    mesh = jax.make_mesh((4,), ("data",))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("data",))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     optimizer = optax.adam(0.1)
