@@ -5,7 +5,7 @@ Every attack is `ascend` with an objective, an Optax step and a projection made 
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from protojax.contracts import Array, ArrayLike, Key, Objective, PyTree, Transform
+from protojax.contracts import Array, ArrayLike, Fn, Key, Objective, PyTree, Transform
 from protojax.mechanisms import lowering
 
 
@@ -85,11 +85,7 @@ def within(
     mask = jnp.broadcast_to(jnp.asarray(mask, x0.dtype), x0.shape)
     if norm == "l2":
         return _l2_box(x0, radius, mask, bounds)
-    # Rounded towards the center, so that |x - x0| <= radius in floating point too; the
-    # barrier keeps the compiler from simplifying (x0 + radius) - x0.
-    low, high = jax.lax.optimization_barrier((x0 - radius, x0 + radius))
-    low = jnp.where(x0 - low > radius, jnp.nextafter(low, x0), low)
-    high = jnp.where(high - x0 > radius, jnp.nextafter(high, x0), high)
+    low, high = (_reach(x0, radius, sign) for sign in (-1, 1))
     low = jnp.where(mask > 0, jnp.maximum(low, bounds[0]), x0)
     high = jnp.where(mask > 0, jnp.minimum(high, bounds[1]), x0)
     return lambda z: optax.projections.projection_box(z, low, high)
@@ -141,15 +137,15 @@ def ascend(
     _check_count("select_every", select_every)
     if transform is not None and key is None:
         raise ValueError("`transform` is random: pass `key`")
-    keys = None if transform is None or key is None else jax.random.split(key, steps)
+    keys = None if key is None else jax.random.split(key, steps + 1)
 
-    def seen(z: PyTree, step_key: Key) -> Array:
+    def seen(z: PyTree, step_key: Any) -> Array:
         value = objective(z if transform is None else transform(z, key=step_key))
         chex.assert_rank(value, 0)
         return value
 
     climb = lowering.canonical(jax.value_and_grad(seen))
-    judge = lowering.canonical(objective if select is None else select)
+    judge = lowering.canonical(select or objective)
     dtype = jnp.result_type(jax.eval_shape(judge, x).dtype, float)
 
     def body(carry: tuple, xs: tuple) -> tuple[tuple, tuple]:
@@ -167,7 +163,7 @@ def ascend(
                 lambda _: jnp.full((), jnp.nan, dtype),
                 z,
             )
-        best = _better(best, z, chosen.astype(dtype), count)
+        best = better(best, z, chosen.astype(dtype), count)
         descent = jax.tree.map(jnp.negative, gradient)
         update, state = optimizer.update(descent, state, z)
         moved = optax.apply_updates(z, update)
@@ -178,9 +174,14 @@ def ascend(
     (last, _, best), (trace, stuck) = jax.lax.scan(
         body,
         (x, optimizer.init(x), nothing),
-        (jnp.arange(steps, dtype=jnp.int32), keys),
+        (jnp.arange(steps, dtype=jnp.int32), None if keys is None else keys[:-1]),
     )
-    best = _better(best, last, judge(last).astype(dtype), jnp.int32(steps))
+    if select is None:
+        last_key = None if keys is None else keys[-1]
+        value = evaluate(lowering.canonical(seen), last, last_key)
+    else:
+        value = evaluate(judge, last)
+    best = better(best, last, value.astype(dtype), jnp.int32(steps))
     return Ascent(best[0], best[1], best[2], stalled=stuck[0], trace=trace)
 
 
@@ -227,6 +228,49 @@ def raise_if_stalled(ascent: Ascent) -> Ascent:
     return ascent
 
 
+def evaluate(fn: Fn, *args: PyTree) -> PyTree:
+    """Call a function once, as one program outside of `jit` too.
+
+    Args:
+      fn: any traceable function.
+      *args: its arguments, trees of arrays.
+
+    Returns:
+      What `fn` returns.
+
+    >>> import jax.numpy as jnp
+    >>> float(evaluate(jnp.add, jnp.array(1.0), jnp.array(2.0)))
+    3.0
+    """
+    _, out = jax.lax.scan(lambda _, given: (None, fn(*given)), None, _stack_one(args))
+    return jax.tree.map(lambda leaf: leaf[0], out)
+
+
+def better(
+    best: tuple[PyTree, Array, Array], x: PyTree, value: Array, step: Array
+) -> tuple[PyTree, Array, Array]:
+    """The better of the best so far and a new candidate.
+
+    Args:
+      best: the best `x`, its value and its step; NaN as value to begin with.
+      x: the candidate.
+      value: `[]` its value: a number beats NaN, and of equals the earlier stays.
+      step: `[]` its step.
+
+    Returns:
+      The winner, as `best`.
+
+    >>> import jax.numpy as jnp
+    >>> best = better((jnp.nan, jnp.nan, 0), jnp.array(7.0), jnp.array(2.0), 1)
+    >>> [float(part) for part in best]
+    [7.0, 2.0, 1.0]
+    """
+    wins = (value > best[1]) | (jnp.isnan(best[1]) & ~jnp.isnan(value))
+    return jax.tree.map(
+        lambda new, old: jnp.where(wins, new, old), (x, value, step), best
+    )
+
+
 def known(tree: PyTree) -> bool:
     """Whether all values of a tree are known, that is, none of them is traced.
 
@@ -242,17 +286,24 @@ def known(tree: PyTree) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def _better(best: tuple, x: PyTree, value: Array, step: Array) -> tuple:
-    """The better of two candidates; a number beats NaN, the earlier an equal."""
-    better = (value > best[1]) | (jnp.isnan(best[1]) & ~jnp.isnan(value))
-    return jax.tree.map(
-        lambda new, old: jnp.where(better, new, old), (x, value, step), best
-    )
+def _stack_one(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tree)
 
 
 def _stuck(gradient: PyTree) -> Array:
     moves = [jnp.any(jnp.isfinite(g) & (g != 0)) for g in jax.tree.leaves(gradient)]
     return ~jnp.any(jnp.stack(moves))
+
+
+def _reach(x0: Array, radius: Array, sign: int) -> Array:
+    """The end of the ball, rounded so that |x - x0| <= radius in floating point too."""
+    end = x0 + sign * radius
+    # The barrier keeps the compiler from simplifying (x0 + radius) - x0.
+    fixed, center, limit = jax.lax.stop_gradient(
+        jax.lax.optimization_barrier((end, x0, radius))
+    )
+    nearer = jnp.nextafter(fixed, center) - fixed
+    return end + jnp.where(jnp.abs(fixed - center) > limit, nearer, 0)
 
 
 def _l2_box(

@@ -1,0 +1,208 @@
+"""Differentiable operations on one image `[H, W, C]`.
+
+The random ones are transforms, `transform(x, *, key)` once their knobs are bound, and
+can be given to `ascent.ascend` as they are.
+"""
+
+from collections.abc import Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from protojax.contracts import Array, ArrayLike, Key
+
+
+def affine(x: Array, matrix: Array, *, fill: ArrayLike = 0.0) -> Array:
+    """Warp an image by an affine map of its pixels, with bilinear interpolation.
+
+    Outside of the image is the fill color, which blends with the border over the width
+    of a pixel. With the data's mean color there, warping before or after a model's
+    preprocessing is the same.
+
+    Args:
+      x: `[H, W, C]` the image.
+      matrix: `[2, 3]` from an output pixel to where it is read, rows then columns,
+        both measured from the center: `source = matrix[:, :2] @ target + matrix[:, 2]`.
+      fill: `[C]` or `[]` the color outside.
+
+    Returns:
+      `[H, W, C]` the warped image.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[[1.0], [2.0], [3.0]]])
+    >>> shift = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+    >>> affine(x, shift, fill=9.0).ravel().tolist()
+    [2.0, 3.0, 9.0]
+    """
+    chex.assert_rank(x, 3)
+    chex.assert_shape(matrix, (2, 3))
+    height, width, channels = x.shape
+    center = (jnp.array([height, width], x.dtype) - 1) / 2
+    grid = jnp.indices((height, width), x.dtype).reshape(2, -1)
+    source = matrix[:, :2] @ (grid - center[:, None])
+    source = source + (matrix[:, 2] + center)[:, None]
+    fill = jnp.broadcast_to(jnp.asarray(fill, x.dtype), (channels,))
+    # Interpolation outside is with zeros: so the fill color is made zero.
+    planes = jnp.moveaxis(x - fill.reshape(1, 1, -1), -1, 0)
+    warped = jax.vmap(_interpolate, (0, None))(planes, source)
+    warped = jnp.moveaxis(warped.reshape(channels, height, width), 0, -1)
+    return warped + fill.reshape(1, 1, -1)
+
+
+def random_affine(
+    x: Array,
+    *,
+    key: Key,
+    degrees: ArrayLike = 10.0,
+    scale: ArrayLike = 0.1,
+    shift: ArrayLike = 0.1,
+    fill: ArrayLike = 0.0,
+) -> Array:
+    """Rotate, scale and shift an image at random, each uniformly up to a limit.
+
+    Args:
+      x: `[H, W, C]` the image.
+      key: consumed.
+      degrees: `[]` largest rotation, either way.
+      scale: `[]` largest change of size: factors from 1 - scale to 1 + scale.
+      shift: `[]` largest shift, as a share of height and of width.
+      fill: `[C]` or `[]` the color outside.
+
+    Returns:
+      `[H, W, C]` the warped image.
+
+    >>> import jax, jax.numpy as jnp
+    >>> x = jnp.ones((8, 8, 3))
+    >>> warped = random_affine(x, key=jax.random.key(0), fill=1.0)
+    >>> bool(jnp.allclose(warped, x))
+    True
+    """
+    chex.assert_rank(x, 3)
+    angle_key, scale_key, shift_key = jax.random.split(key, 3)
+    angle = degrees * jnp.pi / 180 * jax.random.uniform(angle_key, (), x.dtype, -1, 1)
+    size = 1 + scale * jax.random.uniform(scale_key, (), x.dtype, -1, 1)
+    offset = shift * jax.random.uniform(shift_key, (2,), x.dtype, -1, 1)
+    offset = offset * jnp.array(x.shape[:2], x.dtype)
+    cos, sin = jnp.cos(angle) / size, jnp.sin(angle) / size
+    rotation = jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
+    matrix = jnp.concatenate([rotation, offset[:, None]], axis=1)
+    return affine(x, matrix, fill=fill)
+
+
+def jitter(x: Array, *, key: Key, pixels: int, fill: ArrayLike = 0.0) -> Array:
+    """Shift an image at random by whole pixels, without interpolation.
+
+    Args:
+      x: `[H, W, C]` the image.
+      key: consumed.
+      pixels: largest shift, in each direction and either way.
+      fill: `[C]` or `[]` the color that moves in.
+
+    Returns:
+      `[H, W, C]` the shifted image.
+
+    Raises:
+      ValueError: for a negative shift.
+
+    >>> import jax, jax.numpy as jnp
+    >>> x = jnp.zeros((4, 4, 1)).at[2, 1].set(1.0)
+    >>> float(jitter(x, key=jax.random.key(0), pixels=1).sum())
+    1.0
+    """
+    chex.assert_rank(x, 3)
+    if pixels < 0:
+        raise ValueError(f"`pixels` is {pixels}: pass the largest shift, zero or more")
+    fill = jnp.broadcast_to(jnp.asarray(fill, x.dtype), x.shape[-1:]).reshape(1, 1, -1)
+    border = ((pixels, pixels), (pixels, pixels), (0, 0))
+    padded = jnp.pad(x - fill, border)
+    row, column = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
+    return jax.lax.dynamic_slice(padded, (row, column, 0), x.shape) + fill
+
+
+def gaussian_blur(x: Array, *, sigma: ArrayLike) -> Array:
+    """Blur an image; beyond its border nothing is assumed.
+
+    Each pixel is the mean of the image under a Gaussian around it, weights renormalized
+    where the Gaussian leaves the image. Two matrix products, one per axis, so that
+    `sigma` may be traced.
+
+    Args:
+      x: `[H, W, C]` the image.
+      sigma: `[]` standard deviation, in pixels; zero changes nothing.
+
+    Returns:
+      `[H, W, C]` the blurred image.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.zeros((1, 5, 1)).at[0, 2].set(1.0)
+    >>> [round(float(pixel), 2) for pixel in gaussian_blur(x, sigma=0.7).ravel()]
+    [0.01, 0.21, 0.57, 0.21, 0.01]
+    """
+    chex.assert_rank(x, 3)
+    rows = _gaussian_weights(x.shape[0], sigma, x.dtype)
+    columns = _gaussian_weights(x.shape[1], sigma, x.dtype)
+    return jnp.einsum("ih,jw,hwc->ijc", rows, columns, x, precision="highest")
+
+
+def resize(x: Array, size: Sequence[int]) -> Array:
+    """Resize an image, bilinear, with antialiasing where it becomes smaller.
+
+    Args:
+      x: `[H, W, C]` the image.
+      size: new height and width.
+
+    Returns:
+      `[H', W', C]` the image in its new size.
+
+    Raises:
+      ValueError: if the size is not two positive numbers.
+
+    >>> import jax.numpy as jnp
+    >>> resize(jnp.array([[[0.0], [1.0]]]), (1, 4)).ravel().tolist()
+    [0.0, 0.25, 0.75, 1.0]
+    """
+    chex.assert_rank(x, 3)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"`size` is {size}: pass the new height and width")
+    return jax.image.resize(x, (*size, x.shape[-1]), "bilinear", antialias=True)
+
+
+def total_variation(x: Array) -> Array:
+    """Sum of the absolute differences of neighboring pixels.
+
+    Where neighbors are equal its derivative is zero (that of `abs` in JAX is one).
+
+    Args:
+      x: `[H, W, C]` the image.
+
+    Returns:
+      `[]` the sum over rows, columns and channels.
+
+    References:
+      Rudin, Osher and Fatemi, Nonlinear total variation based noise removal, 1992, in
+      its anisotropic form.
+
+    >>> import jax.numpy as jnp
+    >>> float(total_variation(jnp.array([[[0.0], [1.0]], [[1.0], [0.0]]])))
+    4.0
+    """
+    chex.assert_rank(x, 3)
+    down, right = x[1:] - x[:-1], x[:, 1:] - x[:, :-1]
+    return jnp.sum(_size(down)) + jnp.sum(_size(right))
+
+
+def _size(difference: Array) -> Array:
+    return difference * jnp.sign(jax.lax.stop_gradient(difference))
+
+
+def _interpolate(plane: Array, source: Array) -> Array:
+    """Values of a plane at points `[2, N]`, zero outside."""
+    return jax.scipy.ndimage.map_coordinates(plane, list(source), order=1)
+
+
+def _gaussian_weights(length: int, sigma: ArrayLike, dtype: jnp.dtype) -> Array:
+    pixels = jnp.arange(length, dtype=dtype)
+    distance = pixels[:, None] - pixels[None, :]
+    narrow = 1e-3  # an identity to the bit, where zero would give 0 / 0
+    return jax.nn.softmax(-0.5 * (distance / jnp.maximum(sigma, narrow)) ** 2, axis=1)

@@ -1,0 +1,200 @@
+"""What an attack climbs: builders of `x -> []`, larger meaning more of the name.
+
+An objective is maximized, always; signs live here. Where a map is compared with the map
+before the attack, that map is the argument and not the image, as it must come from the
+network under attack even where the objective looks at its smooth twin.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from protojax.contracts import Array, ArrayLike, Explain, Fn, Objective
+from protojax.methods import metrics
+
+
+def linear(explain: Explain, coefficients: Array) -> Objective:
+    """A weighted sum of the map.
+
+    With a region's indicator it is the saliency inside (the targeted attack).
+
+    Args:
+      explain: `[H, W, C] -> [H, W]`.
+      coefficients: `[H, W]` weights.
+
+    Returns:
+      The objective.
+
+    >>> import jax.numpy as jnp
+    >>> left = jnp.array([[1.0, 0.0]])
+    >>> float(linear(lambda x: x[..., 0], left)(jnp.array([[[3.0], [4.0]]])))
+    3.0
+    """
+
+    def objective(x: Array) -> Array:
+        saliency = explain(x)
+        chex.assert_equal_shape([saliency, coefficients])
+        return jnp.sum(coefficients * saliency)
+
+    return objective
+
+
+def top_k(explain: Explain, before: Array, *, k: int) -> Objective:
+    """Saliency that has left the k pixels that were most salient.
+
+    Args:
+      explain: `[H, W, C] -> [H, W]`.
+      before: `[H, W]` the map before the attack, of the network that is attacked.
+      k: how many pixels.
+
+    Returns:
+      The objective: minus the sum of the map over these pixels.
+
+    Raises:
+      ValueError: if the map has fewer than k pixels.
+
+    References:
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, algorithm 1.
+
+    >>> import jax.numpy as jnp
+    >>> objective = top_k(lambda x: x[..., 0], jnp.array([[1.0, 2.0]]), k=1)
+    >>> float(objective(jnp.array([[[3.0], [4.0]]])))
+    -4.0
+    """
+    return linear(explain, -metrics.top_k_mask(before, k=k).astype(before.dtype))
+
+
+def mass_center(explain: Explain, direction: Array) -> Objective:
+    """The map's center of mass along a direction.
+
+    It has a gradient at the start, which the distance from the start does not.
+
+    Args:
+      explain: `[H, W, C] -> [H, W]`, non-negative.
+      direction: `[2]` row and column.
+
+    Returns:
+      The objective.
+
+    >>> import jax.numpy as jnp
+    >>> objective = mass_center(lambda x: x[..., 0], jnp.array([0.0, 1.0]))
+    >>> float(objective(jnp.array([[[1.0], [3.0]]])))
+    0.75
+    """
+    chex.assert_shape(direction, (2,))
+    return lambda x: jnp.sum(direction * metrics.center_of_mass(explain(x)))
+
+
+def center_distance(explain: Explain, center: Array) -> Objective:
+    """Squared distance of the map's center of mass from a fixed point.
+
+    From the map's own center the gradient is zero and a climb cannot begin. An offset
+    at rounding level counts as zero, so that such a climb is stalled, as it should be,
+    and does not follow rounding errors.
+
+    Args:
+      explain: `[H, W, C] -> [H, W]`, non-negative.
+      center: `[2]` row and column of the point.
+
+    Returns:
+      The objective.
+
+    >>> import jax.numpy as jnp
+    >>> objective = center_distance(lambda x: x[..., 0], jnp.array([0.0, 0.0]))
+    >>> float(objective(jnp.array([[[1.0], [1.0]]])))
+    0.25
+    """
+    chex.assert_shape(center, (2,))
+
+    def objective(x: Array) -> Array:
+        saliency = explain(x)
+        offset = metrics.center_of_mass(saliency) - center
+        rounding = 16 * jnp.finfo(saliency.dtype).eps * max(saliency.shape)
+        return jnp.sum(jnp.where(jnp.abs(offset) <= rounding, 0, offset) ** 2)
+
+    return objective
+
+
+def target_map(explain: Explain, target: Array) -> Objective:
+    """Closeness to a map of one's choice: minus the squared distance.
+
+    Args:
+      explain: `[H, W, C] -> [H, W]`.
+      target: `[H, W]` the map to be reached, on the scale of `explain`.
+
+    Returns:
+      The objective.
+
+    References:
+      Dombrowski et al., Explanations can be manipulated and geometry is to blame, 2019.
+
+    >>> import jax.numpy as jnp
+    >>> objective = target_map(lambda x: x[..., 0], jnp.array([[1.0, 1.0]]))
+    >>> float(objective(jnp.array([[[3.0], [1.0]]])))
+    -4.0
+    """
+
+    def objective(x: Array) -> Array:
+        saliency = explain(x)
+        chex.assert_equal_shape([saliency, target])
+        return -jnp.sum((saliency - target) ** 2)
+
+    return objective
+
+
+def logit(fn: Fn, y: ArrayLike) -> Objective:
+    """The logit of a class.
+
+    Args:
+      fn: the model, `[H, W, C] -> [K]` logits.
+      y: `[]` the class.
+
+    Returns:
+      The objective; it raises a ValueError if there is no such class.
+
+    >>> import jax.numpy as jnp
+    >>> float(logit(lambda x: jnp.array([1.0, 2.0]), 1)(jnp.zeros((1, 1, 1))))
+    2.0
+    """
+    return lambda x: metrics.class_entry(fn(x), y)
+
+
+def cross_entropy(fn: Fn, y: ArrayLike) -> Objective:
+    """The loss of a class: climbing it is the untargeted attack on the prediction.
+
+    Args:
+      fn: the model, `[H, W, C] -> [K]` logits.
+      y: `[]` the class.
+
+    Returns:
+      The objective; it raises a ValueError if there is no such class.
+
+    >>> import jax.numpy as jnp
+    >>> loss = cross_entropy(lambda x: jnp.zeros(2), 0)(jnp.zeros((1, 1, 1)))
+    >>> round(float(loss), 4)
+    0.6931
+    """
+    return lambda x: -metrics.class_entry(jax.nn.log_softmax(fn(x)), y)
+
+
+def label_kept(objective: Objective, fn: Fn, x: Array) -> Objective:
+    """An objective that counts only where the model's prediction is that of `x`.
+
+    It is made to select iterates, not to be climbed.
+
+    Args:
+      objective: `[H, W, C] -> []`.
+      fn: the model, `[H, W, C] -> [K]` logits.
+      x: `[H, W, C]` the image whose label is to be kept.
+
+    Returns:
+      The objective; minus infinity where the label is another.
+
+    >>> import jax.numpy as jnp
+    >>> fn = lambda x: jnp.stack([x.sum(), 1.0])
+    >>> kept = label_kept(jnp.sum, fn, jnp.full((1, 1, 1), 2.0))
+    >>> [float(kept(jnp.full((1, 1, 1), value))) for value in (1.5, 0.5)]
+    [1.5, -inf]
+    """
+    label = jnp.argmax(fn(x))
+    return lambda z: jnp.where(jnp.argmax(fn(z)) == label, objective(z), -jnp.inf)

@@ -1,0 +1,28 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from protojax.mechanisms import ranks
+
+
+@pytest.mark.parametrize("levels", [1, 2, 7, 10_000])
+@pytest.mark.parametrize("size", [2, 3, 64, 129])
+def test_ranks_and_pairs_agree_with_counting(levels, size):
+    rng = np.random.default_rng(size + levels)
+    a, b = rng.integers(0, levels, (2, size)).astype(np.float32)
+    expected = scipy.stats.rankdata(a) - (size + 1) / 2
+    np.testing.assert_allclose(ranks.centered(jnp.asarray(a)), expected)
+    da = np.sign(a[:, None] - a)[np.triu_indices(size, 1)]
+    db = np.sign(b[:, None] - b)[np.triu_indices(size, 1)]
+    got = jax.jit(ranks.pairs)(a, b)
+    assert float(got.all) == da.size
+    assert float(got.tied_a) == (da == 0).sum()
+    assert float(got.tied_b) == (db == 0).sum()
+    assert float(got.tied_both) == ((da == 0) & (db == 0)).sum()
+    assert float(got.discordant) == (da * db < 0).sum()
+
+
+def test_both_zeros_are_equal():
+    assert ranks.centered(jnp.array([0.0, -0.0, 1.0])).tolist() == [-0.5, -0.5, 1.0]

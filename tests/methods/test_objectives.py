@@ -1,0 +1,99 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from protojax.methods import metrics, objectives
+
+WEIGHTS = jax.random.normal(jax.random.key(0), (5, 12))
+TARGET = jax.random.uniform(jax.random.key(1), (3, 4))
+X = jax.random.uniform(jax.random.key(2), (3, 4, 1))
+
+
+def fn(x):
+    return WEIGHTS[:3] @ jnp.tanh(x.ravel())
+
+
+def explain(x):
+    gradient = jax.grad(lambda z: jnp.sum(jax.nn.softplus(WEIGHTS @ z.ravel())))(x)
+    size = jnp.abs(gradient)[..., 0]
+    return size / jnp.sum(size)
+
+
+BUILT = {
+    "linear": lambda: objectives.linear(explain, TARGET),
+    "top_k": lambda: objectives.top_k(explain, explain(X), k=3),
+    "mass_center": lambda: objectives.mass_center(explain, jnp.array([0.6, -0.8])),
+    "center_distance": lambda: objectives.center_distance(explain, jnp.ones(2)),
+    "target_map": lambda: objectives.target_map(explain, TARGET),
+    "logit": lambda: objectives.logit(fn, 1),
+    "cross_entropy": lambda: objectives.cross_entropy(fn, 1),
+}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_gradient_step_raises_the_objective(name):
+    objective = BUILT[name]()
+
+    @jax.jit
+    @jax.vmap
+    def step(x):
+        value, gradient = jax.value_and_grad(objective)(x)
+        length = jnp.sqrt(jnp.sum(gradient**2))
+        return value, objective(x + 1e-2 * gradient / length)
+
+    before, after = step(jnp.stack([X, 1 - X]))
+    assert (after > before).all()
+
+
+def test_values_are_those_of_the_definitions():
+    saliency = explain(X)
+    rows, columns = np.indices((3, 4))
+    center = [float(jnp.sum(saliency * axis)) for axis in (rows, columns)]
+    top = np.sort(np.ravel(saliency))[-3:].sum()
+    logits = np.asarray(fn(X), np.float64)
+    expected = {
+        "linear": np.sum(np.asarray(TARGET) * np.asarray(saliency)),
+        "top_k": -top,
+        "mass_center": 0.6 * center[0] - 0.8 * center[1],
+        "center_distance": (center[0] - 1) ** 2 + (center[1] - 1) ** 2,
+        "target_map": -np.sum((np.asarray(saliency) - np.asarray(TARGET)) ** 2),
+        "logit": logits[1],
+        "cross_entropy": np.log(np.sum(np.exp(logits))) - logits[1],
+    }
+    for name, value in expected.items():
+        assert float(BUILT[name]()(X)) == pytest.approx(value, rel=1e-5), name
+
+
+def test_the_distance_from_the_own_center_has_no_gradient_in_float32():
+    center = metrics.center_of_mass(explain(X))  # rounded otherwise than in the jit
+    objective = objectives.center_distance(explain, center)
+    assert not np.asarray(jax.jit(jax.grad(objective))(X)).any()
+
+
+def test_the_label_filter_is_minus_infinity_where_the_label_changed():
+    objective = objectives.label_kept(jnp.sum, fn, X)
+    images = jnp.stack([X, 1 - X, X**2, -X])
+    values = jax.jit(jax.vmap(objective))(images)
+    kept = np.array([fn(x).argmax() == fn(X).argmax() for x in images])
+    assert kept.any()
+    assert not kept.all()
+    np.testing.assert_array_equal(np.isfinite(values), kept)
+    np.testing.assert_allclose(values[0], jnp.sum(X), rtol=1e-6)
+
+
+def test_bad_shapes_and_classes_are_named():
+    with pytest.raises(ValueError, match="`k` is 13 but the map has 12 entries"):
+        objectives.top_k(explain, explain(X), k=13)
+    for objective in (
+        objectives.linear(explain, TARGET.T),
+        objectives.target_map(explain, TARGET.T),
+    ):
+        with pytest.raises(AssertionError, match="shape"):
+            objective(X)
+    with pytest.raises(AssertionError, match="shape"):
+        objectives.mass_center(explain, jnp.ones(3))
+    with pytest.raises(ValueError, match="class `y` is 3 but the model has 3 classes"):
+        objectives.logit(fn, 3)(X)
+    with pytest.raises(ValueError, match="class `y` is -1"):
+        objectives.cross_entropy(fn, -1)(X)
