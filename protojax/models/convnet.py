@@ -16,8 +16,8 @@ Array = contracts.Array
 class ConvNet(nn.Module):
     """A small convolutional network for images of 32 to 128 pixels.
 
-    Each stage is a 3x3 convolution, group normalization, the non-linearity and a 2x2
-    max pool; then a global average and one dense layer. There are no running
+    Each stage is a 3x3 convolution that moves by two, group normalization and the
+    non-linearity; then a global average and one dense layer. There are no running
     statistics: `params` is the whole state, in training and after. Stages are named
     `stage1`, `stage2`, ...
 
@@ -43,19 +43,11 @@ class ConvNet(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Return the logits `[K]` of one image `[H, W, C]` in [0, 1]."""
         h = layers.normalize(x, 0.5, 0.25)
-        side = 2 ** len(self.widths)
-        if min(x.shape[:2]) < side:
-            raise ValueError(
-                f"`x` is {x.shape[0]}x{x.shape[1]} pixels; {len(self.widths)} stages"
-                f" need {side}x{side}: pass fewer `widths`"
-            )
         for stage, width in enumerate(self.widths, 1):
-            h = nn.Conv(width, (3, 3), name=f"conv{stage}")(h)
+            h = nn.Conv(width, (3, 3), strides=2, padding=1, name=f"conv{stage}")(h)
             if self.groups is not None:
                 h = _group_norm(self.groups, name=f"norm{stage}")(h)
-            h = self.act(h)
-            h = ad_checkpoint.checkpoint_name(h, f"stage{stage}")
-            h = nn.max_pool(h, (2, 2), strides=(2, 2))
+            h = ad_checkpoint.checkpoint_name(self.act(h), f"stage{stage}")
         return nn.Dense(self.classes, name="head")(jnp.mean(h, axis=(0, 1)))
 
 

@@ -217,7 +217,7 @@ class ConvNet(nn.Module):
         super().__init__()
         self.stages = len(widths)
         for i, (a, b) in enumerate(itertools.pairwise((3, *widths)), 1):
-            setattr(self, f"conv{i}", nn.Conv2d(a, b, 3, padding=1))
+            setattr(self, f"conv{i}", nn.Conv2d(a, b, 3, 2, 1))
             # eps as in Flax, not PyTorch's 1e-5
             setattr(self, f"norm{i}", nn.GroupNorm(groups, b, eps=1e-6))
         self.head = nn.Linear(widths[-1], classes)
@@ -226,7 +226,6 @@ class ConvNet(nn.Module):
         h = x
         for i in range(1, self.stages + 1):
             h = torch.relu(getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(h)))
-            h = functional.max_pool2d(h, 2)
         return self.head(h.mean((2, 3)))
 
 
