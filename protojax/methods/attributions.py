@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Key, Score
+from protojax.methods import activations
 
 Quadrature = Callable[[int], tuple[Any, Any]]
 """`steps -> (nodes, weights)` of an integral over [0, 1], say `midpoint`."""
@@ -220,6 +221,69 @@ def smooth_gradient(
         return jax.grad(score)(x + sigma * noise)
 
     return _total(sample, jax.random.split(key, samples)) / samples
+
+
+def deep_lift(
+    score: Score,
+    x: Array,
+    *,
+    baseline: Array | None = None,
+    pool: activations.BackwardRule | None = None,
+) -> Array:
+    """DeepLIFT with the rescale rule: each input's part in the score's difference.
+
+    The entries sum to `score(x) - score(baseline)`, in two forward passes and one
+    backward. A ReLU network needs no smooth twin for it.
+
+    Args:
+      score: `[H, W, C] -> []`.
+      x: `[H, W, C]` image.
+      baseline: `[H, W, C]` image without evidence; black by default.
+      pool: the rule for max pooling, see `activations.multipliers`.
+
+    Returns:
+      `[H, W, C]`.
+
+    Raises:
+      ValueError: the score holds something that has no rule, say a loop.
+
+    References:
+      Shrikumar et al., Learning important features through propagating activation
+      differences, 2017.
+
+    >>> import jax, jax.numpy as jnp
+    >>> f = lambda x: 1 - jax.nn.relu(1 - x.sum())  # flat at the image
+    >>> deep_lift(f, 2 * jnp.ones((1, 1, 1))).tolist()
+    [[[1.0]]]
+    """
+    _check_image(x)
+    start = _baseline(x, baseline)
+    return (x - start) * activations.multipliers(score, x, start, pool=pool)
+
+
+def guided_gradient(score: Score, x: Array) -> Array:
+    """Guided backpropagation: at each ReLU, only positive gradients go down.
+
+    Args:
+      score: `[H, W, C] -> []`, with ReLUs.
+      x: `[H, W, C]` image.
+
+    Returns:
+      `[H, W, C]`.
+
+    Raises:
+      ValueError: the score holds no ReLU.
+
+    References:
+      Springenberg et al., Striving for simplicity: the all convolutional net, 2015.
+
+    >>> import jax, jax.numpy as jnp
+    >>> f = lambda x: jnp.sum(jax.nn.relu(x)) - jnp.sum(jax.nn.relu(2 * x))
+    >>> guided_gradient(f, jnp.ones((1, 1, 1))).tolist()
+    [[[1.0]]]
+    """
+    _check_image(x)
+    return jax.grad(activations.guided(score))(x)
 
 
 def heatmap(attribution: Array) -> Array:

@@ -4,11 +4,20 @@ Everything here is a set of rules over the traced function, so that it works on 
 function as on a module of Flax or Equinox:
 
 - `surrogate`: put another non-linearity in the place of every ReLU;
-- `recording`: look at layers by name, and set them.
+- `recording`: look at layers by name, and set them;
+- `backward`: walk a function backwards by rules of one's own;
+- `rescale`: the rules of DeepLIFT.
 """
 
+from protojax.methods.activations.backward import BackwardRule, Site, propagate
 from protojax.methods.activations.recording import intervene, layers, record
+from protojax.methods.activations.rescale import (
+    multipliers,
+    two_sided,
+    winner_take_all,
+)
 from protojax.methods.activations.surrogate import (
+    NoReLU,
     agreement,
     guided,
     replace,
@@ -17,12 +26,19 @@ from protojax.methods.activations.surrogate import (
 )
 
 __all__ = [
+    "BackwardRule",
+    "NoReLU",
+    "Site",
     "agreement",
     "guided",
     "intervene",
     "layers",
+    "multipliers",
+    "propagate",
     "record",
     "replace",
     "sharpness",
     "softplus",
+    "two_sided",
+    "winner_take_all",
 ]

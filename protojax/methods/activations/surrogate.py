@@ -18,6 +18,10 @@ from protojax.contracts import Array, ArrayLike, Fn
 from protojax.mechanisms import tracing
 
 
+class NoReLU(ValueError):
+    """There is no ReLU to replace in this function."""
+
+
 def softplus(beta: ArrayLike) -> Callable[[Array], Array]:
     r"""Make the smooth ReLU $\log(1 + e^{\beta z}) / \beta$ of sharpness `beta`.
 
@@ -61,10 +65,10 @@ def replace(fn: Fn, act: Callable[[Array], Array]) -> Fn:
     """Return `fn` with `act` in the place of every ReLU.
 
     A ReLU is a call of `jax.nn.relu`, or a maximum of something and zero. ReLU6,
-    however it is written, becomes `act(z) - act(z - 6)`, and likewise any clipping from zero to
-    a positive constant. The maximum of zero and a variance, with which normalization
-    layers guard against rounding, is no ReLU. Other non-linearities stay, and so does
-    what has derivatives of its own (`jax.custom_jvp`, `jax.custom_vjp`).
+    however it is written, becomes `act(z) - act(z - 6)`, and likewise any clipping from
+    zero to a positive constant. The maximum of zero and a variance, with which
+    normalization layers guard against rounding, is no ReLU. Other non-linearities stay,
+    and so does what has derivatives of its own (`jax.custom_jvp`, `jax.custom_vjp`).
 
     Args:
       fn: any traceable function, be it plain, of a Flax or Equinox module, or a
@@ -75,7 +79,7 @@ def replace(fn: Fn, act: Callable[[Array], Array]) -> Fn:
       A function like `fn`. `jit` belongs outside.
 
     Raises:
-      ValueError: (when called) `fn` holds no ReLU.
+      NoReLU: (when called) `fn` holds no ReLU.
 
     >>> import jax, jax.numpy as jnp
     >>> twin = replace(lambda z: 2 * jax.nn.relu(z), softplus(100.0))
@@ -98,7 +102,7 @@ def guided(fn: Fn) -> Fn:
       A function like `fn`, whose `jax.grad` is guided.
 
     Raises:
-      ValueError: (when called) `fn` holds no ReLU.
+      NoReLU: (when called) `fn` holds no ReLU.
 
     References:
       Springenberg et al., Striving for simplicity: the all convolutional net, 2015.
@@ -143,7 +147,7 @@ def sharpness(fn: Fn, x: Array, *, c: ArrayLike = 10.0) -> Array:
       `[]` the sharpness, constant to derivatives; NaN where all units are at zero.
 
     Raises:
-      ValueError: `fn` holds no ReLU outside loops.
+      NoReLU: `fn` holds no ReLU outside loops.
 
     >>> import jax, jax.numpy as jnp
     >>> float(sharpness(lambda z: jax.nn.relu(4 * z), jnp.ones((2, 2, 1)), c=10.0))
@@ -194,7 +198,7 @@ def _swap(fn, act, clipped, rules=None) -> Fn:
         found = _Found(act, clipped)
         out = tracing.retrace(fn, found.rules() | (rules or {}))(*args, **kwargs)
         if not found.count:
-            raise ValueError(
+            raise NoReLU(
                 "found no ReLU to replace (neither `jax.nn.relu` nor a maximum with "
                 "zero): a network that is smooth already needs no twin, and other "
                 "kinks must be changed where the network is defined"

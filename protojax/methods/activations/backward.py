@@ -1,0 +1,325 @@
+"""The modified backward pass: walk a function backwards by rules of one's own.
+
+`propagate` runs a function forward, at the image and perhaps at a reference, and walks
+back over what it did. At each step a rule turns the messages at its outputs into
+messages at its inputs. What a message means is the rules' business: a derivative, a
+multiplier (`rescale`), a relevance (`relevance`).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from protojax.contracts import Array, Fn
+from protojax.mechanisms import tracing
+
+
+class Site(NamedTuple):
+    """One step of the forward pass, as a backward rule sees it."""
+
+    equation: tracing.Equation
+    inputs: tuple  # at the image
+    outputs: tuple
+    inputs_there: tuple  # at the reference; at the image again if there is none
+    outputs_there: tuple
+    active: tuple[bool, ...]  # which inputs depend on the image, and can be divided
+    first: bool  # it reads the image itself
+
+    def vjp(self, messages: Sequence, inputs: Sequence | None = None) -> list:
+        """Pull messages back by the derivative, to the active inputs alone.
+
+        Args:
+          messages: one for each output.
+          inputs: where the derivative is taken; at the image by default.
+
+        Returns:
+          One message for each input, `None` for those that are not active.
+        """
+        inputs = self.inputs if inputs is None else inputs
+
+        def run(*values):
+            given = iter(values)
+            return self.equation.bind(
+                *(
+                    next(given) if a else i
+                    for a, i in zip(self.active, inputs, strict=True)
+                )
+            )
+
+        at = [i for a, i in zip(self.active, inputs, strict=True) if a]
+        pulled = iter(jax.vjp(run, *at)[1](list(messages)))
+        return [next(pulled) if a else None for a in self.active]
+
+
+BackwardRule = Callable[[Site, Sequence[Array]], Sequence]
+"""`(site, a message per output) -> a message per input` (`None`: no message)."""
+
+
+def propagate(
+    fn: Fn,
+    x: Array,
+    rules: Mapping[str, BackwardRule],
+    *,
+    start: Callable[[Array], Array],
+    reference: Array | None = None,
+    group: Callable[["Steps"], "Steps"] | None = None,
+) -> Array:
+    """Send messages from the output of a function back to its input.
+
+    With a reference there are two forward passes, at the image and there; without one,
+    `stop_gradient` stops messages too. Elementwise functions that are written in
+    several steps (GELU, leaky ReLU) are met as one step called `elementwise`.
+
+    Args:
+      fn: `x -> y`, any traceable function.
+      x: `[H, W, C]` image.
+      rules: by name of a primitive, or of a function called (`relu`, `relu6`).
+      start: from the output to the message there.
+      reference: `[H, W, C]`, where the rules compare.
+      group: what gathers steps further before they are walked back.
+
+    Returns:
+      `[H, W, C]` the message at the image.
+
+    Raises:
+      ValueError: a message reached a step for which there is no rule.
+
+    >>> import jax.numpy as jnp
+    >>> rules = {"mul": lambda site, messages: site.vjp(messages)}
+    >>> float(propagate(lambda x: 3 * x, jnp.array(1.0), rules, start=jnp.ones_like))
+    3.0
+    """
+    program = tracing.straight_line(fn, x, whole=("relu", "relu6"))
+    cut = frozenset() if reference is not None else frozenset({"stop_gradient"})
+    active = _reached(program, cut)
+    here = program.run(x)
+    there = here if reference is None else _rerun(program, reference, here, active)
+    steps = _joined(Steps(program, tuple(program.steps), active, here))
+    steps = _needed(steps if group is None else group(_needed(steps)))
+    messages = {
+        place: start(here[place])
+        for place in _places(program.outputs)
+        if place in active
+    }
+    for step in reversed(steps.steps):
+        if messages.keys().isdisjoint(step.outputs):
+            continue
+        site = _site(step, program, active, here, there)
+        _check(site, reference)
+        outgoing = _rule(site, rules)(
+            site,
+            [messages.pop(p, jnp.zeros_like(here[p])) for p in step.outputs],
+        )
+        for place, dividable, message in zip(
+            step.inputs, site.active, outgoing, strict=True
+        ):
+            if dividable and message is not None:
+                old = messages.get(place)
+                messages[place] = message if old is None else old + message
+    (entry,) = program.inputs
+    return messages.get(entry, jnp.zeros_like(x))
+
+
+class Steps(NamedTuple):
+    """Steps to walk back over, and what is known of them."""
+
+    program: tracing.Program
+    steps: tuple[tracing.Step, ...]
+    active: frozenset[int]  # the places that depend on the image
+    here: Mapping[int, Any]  # the values at the image
+
+    def sources(self, step: tracing.Step) -> list[int]:
+        """The active places that a step reads, each once."""
+        return [p for p in dict.fromkeys(_places(step.inputs)) if p in self.active]
+
+    def replaced(self, steps: Iterable[tracing.Step]) -> "Steps":
+        """The same, of other steps."""
+        return self._replace(steps=tuple(steps))
+
+
+def compose(name: str, steps: Sequence[tracing.Step], entry: int) -> tracing.Step:
+    """Make one step of several that lead from one place to one.
+
+    Args:
+      name: of the new step.
+      steps: in order of evaluation; the last gives the output.
+      entry: the place that they start from.
+
+    Returns:
+      A step that reads the entry first, then whatever else they read.
+
+    >>> import jax.numpy as jnp
+    >>> program = tracing.straight_line(lambda x: 2 * jnp.sin(x), 0.0)
+    >>> compose("both", program.steps, program.inputs[0]).equation.bind(0.0)[0].item()
+    0.0
+    """
+    made = {place for step in steps for place in step.outputs}
+    read = [p for s in steps for p in _places(s.inputs) if p not in made and p != entry]
+    inputs = (entry, *dict.fromkeys(read))
+
+    def bind(*values):
+        places = dict(zip(inputs, values, strict=True))
+        for step in steps:
+            outputs = step.equation.bind(
+                *(tracing.read(places, p) for p in step.inputs)
+            )
+            places.update(zip(step.outputs, outputs, strict=True))
+        return [places[steps[-1].outputs[0]]]
+
+    last = steps[-1].equation
+    params = {"steps": tuple(steps), "inputs": inputs}
+    equation = tracing.Equation(name, "", params, bind, last.source)
+    return tracing.Step(equation, inputs, steps[-1].outputs)
+
+
+def _joined(steps: Steps) -> Steps:
+    """Make one step of each elementwise function of one place that forks and joins."""
+    origins: dict[int, int] = {}
+    made = {step.outputs[0]: step for step in steps.steps}
+    result = []
+    for step in steps.steps:
+        sources = steps.sources(step)
+        starts = {origins.get(place, place) for place in sources}
+        if len(starts) == 1 and _is_elementwise(step, steps):
+            (start,) = starts
+            origins[step.outputs[0]] = start
+            if len(sources) > 1:
+                inside = _between(start, step, made, steps)
+                step = compose("elementwise", inside, start)
+        result.append(step)
+    return steps.replaced(result)
+
+
+def _between(start, last, made, steps) -> list[tracing.Step]:
+    """The steps that lead from a place to a step, in order."""
+    wanted, inside = {last.outputs[0]}, []
+    stack = [last]
+    while stack:
+        step = stack.pop()
+        inside.append(step)
+        for place in steps.sources(step):
+            if place != start and place not in wanted:
+                wanted.add(place)
+                stack.append(made[place])
+    return sorted(inside, key=lambda step: step.outputs[0])
+
+
+def _is_elementwise(step, steps) -> bool:
+    """Whether it acts on each entry alone, and broadcasts no active argument."""
+    known = {step.equation.name, step.equation.label} & ELEMENTWISE
+    shapes = {jnp.shape(steps.here[place]) for place in steps.sources(step)}
+    return bool(known) and shapes == {jnp.shape(steps.here[step.outputs[0]])}
+
+
+def _needed(steps: Steps) -> Steps:
+    """Leave out the steps that no message can reach."""
+    wanted, kept = set(_places(steps.program.outputs)), []
+    for step in reversed(steps.steps):
+        sources = steps.sources(step)
+        if sources and not wanted.isdisjoint(step.outputs):
+            wanted.update(sources)
+            kept.append(step)
+    return steps.replaced(reversed(kept))
+
+
+def _reached(program, cut) -> frozenset[int]:
+    active = set(program.inputs)
+    for step in program.steps:
+        if step.equation.name not in cut and not active.isdisjoint(
+            _places(step.inputs)
+        ):
+            active.update(step.outputs)
+    return frozenset(active)
+
+
+def _rerun(program, x, known, active) -> dict[int, Any]:
+    """Evaluate a program elsewhere, where it depends on its input."""
+    places = {place: value for place, value in known.items() if place not in active}
+    places[program.inputs[0]] = x
+    for step in program.steps:
+        if step.outputs and step.outputs[0] in active:
+            values = [tracing.read(places, place) for place in step.inputs]
+            outputs = step.equation.bind(*values)
+            places.update(zip(step.outputs, outputs, strict=True))
+    return places
+
+
+def _site(step, program, active, here, there) -> Site:
+    inputs, inputs_there = (
+        tuple(tracing.read(places, p) for p in step.inputs) for places in (here, there)
+    )
+    outputs, outputs_there = (
+        tuple(places[p] for p in step.outputs) for places in (here, there)
+    )
+    reads = tuple(
+        not isinstance(p, tracing.Constant) and p in active for p in step.inputs
+    )
+    floats = (jnp.issubdtype(jnp.result_type(i), jnp.inexact) for i in inputs)
+    return Site(
+        step.equation,
+        inputs,
+        outputs,
+        inputs_there,
+        outputs_there,
+        tuple(r and f for r, f in zip(reads, floats, strict=True)),
+        not set(program.inputs).isdisjoint(_places(step.inputs)),
+    )
+
+
+def _check(site, reference) -> None:
+    """A choice that depends on the image has no place between two points."""
+    chosen = any(
+        here is not there and not jnp.issubdtype(jnp.result_type(here), jnp.inexact)
+        for here, there in zip(site.inputs, site.inputs_there, strict=True)
+    )
+    if reference is not None and chosen and site.equation.name != "elementwise":
+        raise ValueError(
+            f"`{site.equation.name}` at {site.equation.source} chooses by the image "
+            "what to read, so that image and reference cannot be compared there: "
+            "choose outside of the function that is explained"
+        )
+
+
+def _rule(site, rules) -> BackwardRule:
+    equation = site.equation
+    rule = rules.get(equation.label) or rules.get(equation.name)
+    if rule is None:
+        raise ValueError(
+            f"no backward rule for `{equation.label or equation.name}` at "
+            f"{equation.source}: write that part of the network with other operations, "
+            "or explain the layer above it"
+        )
+    return rule
+
+
+def _places(atoms) -> list[int]:
+    return [atom for atom in atoms if not isinstance(atom, tracing.Constant)]
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+STRUCTURAL = _names("""
+    broadcast_in_dim concatenate convert_element_type copy copy_p dynamic_slice
+    dynamic_update_slice gather name optimization_barrier pad reduce_precision reshape
+    rev select_n sharding_constraint slice split squeeze transpose
+""")
+"""Primitives that move values about."""
+
+SUMS = _names("add add_any cumsum reduce_sum reduce_window_sum scatter-add sub")
+"""Primitives that add values up."""
+
+PRODUCTS = _names("conv_general_dilated dot_general mul")
+"""Primitives that are linear in each of two arguments."""
+
+ELEMENTWISE = _names("""
+    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
+    convert_element_type copy copy_p cos cosh digamma div elementwise eq erf erf_inv
+    erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic
+    lt max min mul name ne neg nextafter not or pow reduce_precision relu relu6 rem
+    round rsqrt select_n sign sin sinh sqrt square sub tan tanh xor
+""")
+"""Primitives, and functions called, that act on each entry alone."""
