@@ -30,7 +30,9 @@ _MODULES = {
     "training": "scale",  # a generator of training steps
     "checkpoints": "scale",  # Orbax
     "sweeps": "scale",  # grids of settings over images, resumable
-    "report": "scale",  # tables, figures, one HTML file
+    "report": "scale",  # rows into numbers with intervals, and tables
+    "figures": "scale",  # curves and panels
+    "pages": "scale",  # one HTML file
     "contracts": "",  # the types that hold it together
 }
 

@@ -16,7 +16,8 @@ Array = np.ndarray
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 _LABEL_COLUMNS = ("label", "class_id", "index", "class_name")
-_PARTS_SEEDS = {"train": 0, "test": 1, "validation": 2}
+PARTS_SEEDS = {"train": 0, "test": 1, "validation": 2}
+"""Which `seed` of `parts.draw` the embedded birds of each split come from."""
 _PARTS_COUNT = 4000  # birds in each split, where no number is given
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr")
 
@@ -88,9 +89,9 @@ def pillow(need: str) -> Any:
 def _parts(name: str, count: str, split: str, size: int) -> Source:
     if count and not (count.isdigit() and int(count)):
         raise ValueError(f"`name` must be parts or parts:COUNT; got {name!r}")
-    if split not in _PARTS_SEEDS:
+    if split not in PARTS_SEEDS:
         raise ValueError(
-            f"`split` of parts must be one of {tuple(_PARTS_SEEDS)}; got {split!r}"
+            f"`split` of parts must be one of {tuple(PARTS_SEEDS)}; got {split!r}"
         )
     number = int(count) if count else _PARTS_COUNT
     # Every bird is drawn once, when it is first asked for, and kept as bytes.
@@ -99,7 +100,7 @@ def _parts(name: str, count: str, split: str, size: int) -> Source:
 
     def read(i: int) -> tuple[Array, int]:
         if not ready[i]:
-            bird = parts.draw([i], image_size=size, seed=_PARTS_SEEDS[split])
+            bird = parts.draw([i], image_size=size, seed=PARTS_SEEDS[split])
             drawn[i] = np.round(bird.image[0] * 255)
             ready[i] = True
         return drawn[i], i % len(parts.CLASSES)

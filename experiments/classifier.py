@@ -1,0 +1,192 @@
+"""Train a small network on the embedded birds, for the experiments that need one.
+
+    python -m experiments.classifier
+
+About a minute on two cores; more than nine of ten unseen birds are told apart. Training
+is kept in checkpoints, and goes on where it was stopped, to the bit.
+"""
+
+import dataclasses
+import functools
+import itertools
+import os
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import cli
+from protojax import checkpoints, data, models, sweeps, training
+from protojax.contracts import Array, Key, PyTree
+from protojax.scale import figures, identity, pages, parts, progress, report
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How the network is trained."""
+
+    train: int = 2500
+    """Birds to learn from."""
+    test: int = 800
+    """Birds, never seen in training, that it is tested on."""
+    image_size: int = 64
+    """Pixels."""
+    widths: tuple[int, ...] = (16, 32, 64, 96)
+    """Channels of each stage."""
+    steps: int = 700
+    """Training steps."""
+    batch: int = 32
+    """Images in a step."""
+    rate: float = 4e-3
+    """Highest learning rate."""
+    save_every: int = 200
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Of the parameters, the shuffling and the birds."""
+
+
+def network(config: Config) -> nn.Module:
+    """The network that is trained."""
+    return models.ConvNet(classes=len(parts.CLASSES), widths=config.widths)
+
+
+def fit(config: Config, folder: pathlib.Path) -> PyTree:
+    """Train, or take up training, and return the network's variables."""
+    model = network(config)
+    optimizer = optax.adamw(optax.cosine_onecycle_schedule(config.steps, config.rate))
+    size = config.image_size
+    params = jax.jit(model.init)(
+        jax.random.key(config.seed), jnp.zeros((size, size, 3))
+    )
+    state = training.init(params, optimizer, key=jax.random.key(config.seed))
+    if checkpoints.steps(folder):
+        state = checkpoints.restore(folder, state)
+    start = int(state.step)
+    if start == config.steps:
+        return state.params
+    batches = data.batches(
+        f"parts:{config.train}",
+        "train",
+        size=config.batch,
+        image_size=size,
+        seed=config.seed,
+        start=start,
+    )
+    loss = functools.partial(cross_entropy, model)
+    few = itertools.islice(batches, config.steps - start)
+    knobs = dataclasses.asdict(config)
+    with progress.bar(config.steps, start, unit="step") as step:
+        steps = training.train(loss, state, few, optimizer)
+        for state, _ in steps:
+            step(1)
+            if state.step % config.save_every == 0 or state.step == config.steps:
+                checkpoints.save(folder, state, knobs)
+    return state.params
+
+
+def cross_entropy(
+    model: nn.Module, params: PyTree, extra: PyTree, batch: PyTree, key: Key
+) -> tuple[Array, tuple[PyTree, dict]]:
+    """Mean cross-entropy of a batch."""
+    del key
+    logits = jax.vmap(model.apply, (None, 0))(params, batch["image"])
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+    return jnp.mean(each), (extra, {})
+
+
+def trained(config: Config | None = None) -> tuple[nn.Module, PyTree]:
+    """The trained network, from the user's cache or trained now."""
+    config = config or Config()
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    knobs = dataclasses.asdict(config)
+    folder = pathlib.Path(home, "protojax", f"birds-{identity.digest(knobs)}")
+    return network(config), fit(config, folder)
+
+
+def judged(model: nn.Module, params: PyTree, example: dict, key: Key) -> dict:
+    """What the network says of one bird."""
+    del key
+    probabilities = jax.nn.softmax(model.apply(params, example["image"]))
+    guess = jnp.argmax(probabilities)
+    return {
+        "label": example["label"],
+        "guess": guess,
+        "correct": guess == example["label"],
+        "confidence": probabilities[guess],
+    }
+
+
+def main(config: Config, folder: pathlib.Path) -> None:
+    """Train, test, and report."""
+    model = network(config)
+    params = fit(config, folder / "checkpoints")
+    birds = data.load(f"parts:{config.test}", "test", image_size=config.image_size)
+    sweeps.run(
+        functools.partial(judged, model),
+        params,
+        [{}],
+        birds,
+        folder,
+        key=jax.random.key(config.seed),
+        chunk=100,
+    )
+    rows = report.read(folder)
+    values = ["correct", "confidence"]
+    numbers = report.summary(rows, by=["label"], values=values)
+    overall = [
+        {"label": "all", "value": value, **report.estimate(rows, value)._asdict()}
+        for value in values
+    ]
+    by_class = report.table(
+        [{**row, "share": "correct"} for row in rows],
+        rows_by="label",
+        columns_by="share",
+        value="correct",
+    )
+    shown = np.flatnonzero(np.arange(len(rows)) < 2 * len(parts.CLASSES))
+    pictures = figures.panels(
+        [birds["image"][half] for half in np.split(shown, 2)],
+        titles=[f"class {label}" for label in birds["label"][: len(shown) // 2]],
+    )
+    accuracy = overall[0]
+    sections = [
+        pages.Section(
+            "Accuracy",
+            [
+                f"**{accuracy['mean']:.1%}** of {accuracy['n']} unseen birds are told"
+                f" apart (95 % interval {accuracy['low']:.1%} to"
+                f" {accuracy['high']:.1%}); chance is {1 / len(parts.CLASSES):.1%}.",
+                pages.Table(by_class, "Share of each class that is recognized."),
+            ],
+        ),
+        pages.Section(
+            "The birds",
+            [
+                pages.Picture(
+                    pictures,
+                    "Two birds of each class. Pose, light and background say nothing"
+                    " about the class; the parts do.",
+                    "Drawn birds of eight kinds on varied backgrounds.",
+                )
+            ],
+        ),
+    ]
+    pages.write(
+        folder,
+        title="A network that tells drawn birds apart",
+        sections=sections,
+        numbers=[*overall, *numbers],
+        provenance=report.provenance(folder),
+    )
+
+
+CONFIGS = {
+    "default": Config(),
+    "smoke": Config(train=64, test=32, image_size=32, widths=(8, 16), steps=4, batch=8),
+}
+
+if __name__ == "__main__":
+    cli.run(CONFIGS, main, __doc__)

@@ -1,0 +1,439 @@
+"""Interpretation of neural networks is fragile: explanations move, the label stays.
+
+Claim (Ghorbani, Abid and Zou 2019, section 4): perturbations of a few gray levels leave
+the prediction as it was and change where an explanation points; attacks that look for
+them do so far better than random noise.
+
+    python -m experiments.fragility                 the embedded birds
+    python -m experiments.fragility imagenet        SqueezeNet, much as in the paper
+    python -m experiments.fragility --model my.module:network --data folder:my/images
+
+One compiled program per explanation and attack serves all radii. What is the paper's
+protocol and what is ours, and the numbers that came of it: docs/fragility.md.
+"""
+
+import dataclasses
+import functools
+import logging
+import pathlib
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import cli, fragility_report, networks
+from protojax import (
+    activations,
+    attacks,
+    attributions,
+    curvature,
+    metrics,
+    objectives,
+    parts,
+    sweeps,
+)
+from protojax.contracts import Array, Explain, Fn, Key, PyTree
+from protojax.mechanisms import ascent
+from protojax.scale import sources
+
+_log = logging.getLogger(__name__)
+
+NO_TWIN = ("deep_lift", "lrp", "deep_taylor")
+"""Explanations that move with the input on a ReLU network too: they need no twin."""
+
+SHARPNESS = 20.0
+"""How much sharper the twin's softplus is than the typical unit's scale."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is attacked, how hard, and on how many images."""
+
+    model: str = "parts"
+    """A name from experiments/networks.py, or package.module:function of your own,
+    which returns `(fn, weights)` with `fn(weights, image) -> logits`."""
+    data: str | None = None
+    """Images: parts, folder:PATH, npz:PATH or tfds:NAME; the model's own if not given.
+    """
+    split: str = "test"
+    """Which part of the data."""
+    image_size: int | None = None
+    """Pixels; the model's usual ones if not given."""
+    images: int = 24
+    """How many images, out of those that the network classifies correctly."""
+    attributions: tuple[str, ...] = ("gradient", "integrated_gradients", "deep_lift")
+    """Explanations, by their names in `protojax.attributions`."""
+    attacks: tuple[str, ...] = ("top_k", "mass_center", "random", "random_best")
+    """Attacks: top_k, mass_center, mass_center_truncated, targeted, eigenvector,
+    random (one draw), random_best (the best of as many draws as steps), random_walk."""
+    radii: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+    """L-infinity budgets, in gray levels of 255."""
+    step_size: float = 0.5
+    """Length of a step, in gray levels of 255."""
+    steps: int = 100
+    """Steps of the iterative attacks."""
+    k: int | None = None
+    """Pixels of the top-k metric; if not given 1000 above 200 pixels, else a tenth."""
+    measure: Literal["objective", "overlap", "rank"] = "objective"
+    """What picks the best iterate: the attack's own objective (the paper's text), the
+    top-k overlap or the rank correlation (options of the authors' code)."""
+    points: int = 100
+    """Points on the path of integrated gradients in the reported map."""
+    attack_points: int = 10
+    """The same in the maps that an attack climbs, and chooses its iterate by."""
+    beta: float | None = None
+    """Sharpness of the softplus twin; chosen from the activations if not given."""
+    hessian: bool = False
+    """Look at the input Hessian of the twin as well."""
+    chunk: int = 8
+    """Images per part of the results."""
+    seed: int = 0
+    """Of all that is random."""
+
+
+def explanation(
+    attribution: str, points: int, key: Key, fn: Fn, y: Array, x: Array
+) -> Array:
+    """Explain the logit of class `y` by a map `[H, W]` that sums to one."""
+    knobs: dict[str, Any] = {
+        "integrated_gradients": {"steps": points, "rule": attributions.right},
+        "smooth_gradient": {"key": key},
+    }.get(attribution, {})
+    explain = getattr(attributions, attribution)
+    return attributions.heatmap(explain(lambda z: fn(z)[y], x, **knobs))
+
+
+def attack_by_name(
+    name: str,
+    fn: Fn,
+    explain: Explain,
+    twin: Explain,
+    score: Fn,
+    x: Array,
+    *,
+    config: Config,
+    radius: Array,
+    step_size: Array,
+    key: Key,
+) -> ascent.Ascent:
+    """Run one of the attacks that `Config.attacks` lists."""
+    k = k_of(config, x)
+    before = explain(x)
+    measure = {
+        "objective": None,
+        "overlap": lambda a, b: -metrics.top_k_intersection(a, b, k=k),
+        "rank": lambda a, b: -metrics.rank_correlation(a, b),
+    }[config.measure]
+    climb = {"radius": radius, "step_size": step_size, "steps": config.steps}
+    left = objectives.label_kept(objectives.top_k(explain, before, k=k), fn, x)
+    draw = functools.partial(attacks.random_sign, left, x, radius=radius, key=key)
+    match name:
+        case "top_k":
+            return attacks.top_k(
+                fn, explain, x, k=k, twin=twin, measure=measure, **climb
+            )
+        case "mass_center" | "mass_center_truncated":
+            recipe = getattr(attacks, name)
+            return recipe(fn, explain, x, twin=twin, measure=measure, **climb)
+        case "targeted":
+            target = least_salient_quarter(before)
+            return attacks.targeted(fn, explain, x, target=target, twin=twin, **climb)
+        case "eigenvector":
+            return attacks.eigenvector(
+                left, x, score=score, radius=radius, key=key, num=2
+            )
+        case "random":
+            return draw()
+        case "random_best":
+            return draw(samples=config.steps)
+        case "random_walk":
+            return attacks.random_walk(left, x, key=key, **climb)
+    raise ValueError(f"`attacks` has {name!r}: --help lists those that there are")
+
+
+def one(
+    fn: Fn,
+    config: Config,
+    weights: PyTree,
+    example: dict,
+    key: Key,
+    *,
+    attribution: str,
+    attack: str,
+    radius: Array,
+    step_size: Array,
+    beta: Array,
+) -> dict[str, Array]:
+    """Attack the explanation of one image, and measure on the network itself."""
+    x = example["image"]
+    attack_key, climbed_key, judged_key = jax.random.split(key, 3)
+    model = functools.partial(fn, weights)
+    smooth = model
+    if attribution not in NO_TWIN and has_relu(model, x):
+        smooth = activations.replace(model, activations.softplus(beta))
+    y = jnp.argmax(model(x))
+    # What is random in an explanation is judged with another draw than was attacked.
+    judge = functools.partial(
+        explanation, attribution, config.points, judged_key, model, y
+    )
+    explain, twin = (
+        functools.partial(
+            explanation, attribution, config.attack_points, climbed_key, net, y
+        )
+        for net in (model, smooth)
+    )
+    found = attack_by_name(
+        attack,
+        model,
+        explain,
+        twin,
+        lambda z: smooth(z)[y],
+        x,
+        config=config,
+        radius=radius,
+        step_size=step_size,
+        key=attack_key,
+    )
+    a, b = judge(x), judge(found.x)
+    region = least_salient_quarter(a)
+    row = {
+        "label": y,
+        "overlap": metrics.top_k_intersection(a, b, k=k_of(config, x)),
+        "rank": metrics.rank_correlation(a, b),
+        "center": metrics.center_shift(a, b),
+        "center_of_uniform": jnp.linalg.norm(metrics.center_of_mass(a) - middle(a)),
+        "quarter_before": jnp.sum(a * region),
+        "quarter_after": jnp.sum(b * region),
+        "confidence_before": metrics.confidence(model, x, y),
+        "confidence_after": metrics.confidence(model, found.x, y),
+        "label_kept": jnp.argmax(model(found.x)) == y,
+        "linf": metrics.linf(x, found.x),
+        "found": found.step > 0,
+        "step": found.step,
+        "stalled": found.stalled,
+        "twin_agrees": jnp.argmax(smooth(x)) == y,
+        "image": x,
+        "perturbed": found.x,
+        "before": a,
+        "after": b,
+    }
+    if "truth" in example:
+        row["on_parts_before"] = jnp.sum(a * example["truth"])
+        row["on_parts_after"] = jnp.sum(b * example["truth"])
+        row["parts_area"] = jnp.mean(example["truth"])
+    return row
+
+
+def curved(
+    fn: Fn, weights: PyTree, example: dict, key: Key, *, beta: Array
+) -> dict[str, Array]:
+    """Look at the input Hessian of the twin's logit: how steeply the gradient turns."""
+    x = example["image"]
+    model = functools.partial(fn, weights)
+    y = jnp.argmax(model(x))
+    smooth = model
+    if has_relu(model, x):
+        smooth = activations.replace(model, activations.softplus(beta))
+    score = lambda z: smooth(z)[y]  # noqa: E731
+    product = functools.partial(curvature.hvp, score, x)
+    start, draw = jax.random.split(key)
+    values, vectors = curvature.top_eigenpairs(product, x, key=start, num=1, steps=24)
+    g = jax.grad(score)(x)
+    random = jax.random.normal(draw, x.shape)
+    random /= jnp.linalg.norm(random)
+    length = jnp.linalg.norm(g)
+    return {
+        "eigenvalue": jnp.abs(values[0]),
+        "random_curvature": jnp.linalg.norm(product(random)),
+        "gradient_norm": length,
+        "angle": jnp.degrees(jnp.arccos(jnp.abs(jnp.sum(g * vectors[0])) / length)),
+        "residual": jnp.linalg.norm(product(vectors[0]) - values[0] * vectors[0])
+        / jnp.abs(values[0]),
+    }
+
+
+def k_of(config: Config, x: Array) -> int:
+    """How many pixels count as the top: the authors' 1000 of 227 x 227, or a tenth."""
+    pixels = x.shape[0] * x.shape[1]
+    return config.k or (1000 if min(x.shape[:2]) >= 200 else pixels // 10)
+
+
+def least_salient_quarter(a: Array) -> Array:
+    """The quarter of a map that holds least of it: where a targeted attack draws it."""
+    rows, columns = a.shape[0] // 2, a.shape[1] // 2
+    down, across = jnp.arange(a.shape[0]) < rows, jnp.arange(a.shape[1]) < columns
+    quarters = jnp.stack(
+        [u[:, None] & v for u in (down, ~down) for v in (across, ~across)]
+    ).astype(a.dtype)
+    return quarters[jnp.argmin(jnp.sum(quarters * a, axis=(1, 2)))]
+
+
+def middle(a: Array) -> Array:
+    """Where the center of mass of a uniform map is."""
+    return (jnp.array(a.shape, a.dtype) - 1) / 2
+
+
+def has_relu(fn: Fn, x: Array) -> bool:
+    """Whether there is a ReLU to replace; a network that is smooth needs no twin."""
+    try:
+        jax.eval_shape(activations.replace(fn, jax.nn.softplus), x)
+    except activations.NoReLU:
+        return False
+    return True
+
+
+class Setup(NamedTuple):
+    """What a configuration comes to: a network, its images, and the settings."""
+
+    network: networks.Network
+    examples: dict[str, np.ndarray]
+    beta: float
+    settings: list[dict[str, Any]]
+
+
+def set_up(config: Config) -> Setup:
+    """Load network and images, choose the twin's sharpness, list the settings."""
+    network = networks.load(config.model, image_size=config.image_size)
+    examples = networks.correct(network, config.data, config.split, count=config.images)
+    if config.model == "parts" and config.data is None:
+        examples["truth"] = deciding_parts(network, examples, config.split)
+    beta = config.beta or typical_sharpness(network, examples["image"])
+    settings = sweeps.grid(
+        attribution=config.attributions,
+        attack=config.attacks,
+        radius=[radius / 255 for radius in config.radii],
+        step_size=[config.step_size / 255],
+        beta=[beta],
+    )
+    return Setup(network, examples, beta, settings)
+
+
+def typical_sharpness(network: networks.Network, images: np.ndarray) -> float:
+    """The median over images of the sharpness at which the twin is close."""
+
+    def at(x: Array) -> Array:
+        fn = functools.partial(network.fn, network.weights)
+        return activations.sharpness(fn, x, c=SHARPNESS)
+
+    if not has_relu(functools.partial(network.fn, network.weights), images[0]):
+        return 0.0
+    return float(np.median(jax.jit(lambda x: jax.lax.map(at, x))(images[:16])))
+
+
+def deciding_parts(
+    network: networks.Network, examples: dict[str, np.ndarray], split: str
+) -> np.ndarray:
+    """Where the parts are that tell a bird's class from the runner-up, `[N, S, S]`."""
+    seed = sources.PARTS_SEEDS[split]
+    birds = parts.draw(
+        examples["id"].tolist(), image_size=network.image_size, seed=seed
+    )
+    logits = jax.vmap(network.fn, (None, 0))(network.weights, examples["image"])
+    ranked = np.argsort(-np.asarray(logits), axis=-1)
+    differ = parts.differing_parts()[ranked[:, 0], ranked[:, 1]]
+    return np.any(birds.masks & differ[:, :, None, None], axis=1).astype(np.float32)
+
+
+def main(config: Config, folder: pathlib.Path) -> None:
+    """Sweep, and report."""
+    setup = set_up(config)
+    weights, key = setup.network.weights, jax.random.key(config.seed)
+    shown = setup.examples["id"][:3].tolist()
+    _log.info("softplus twin of sharpness %.3g", setup.beta)
+    sweeps.run(
+        functools.partial(one, setup.network.fn, config),
+        weights,
+        setup.settings,
+        setup.examples,
+        folder,
+        key=key,
+        chunk=config.chunk,
+        keep=shown,
+    )
+    if config.hessian:
+        sweeps.run(
+            functools.partial(curved, setup.network.fn),
+            weights,
+            [{"beta": setup.beta}],
+            setup.examples,
+            folder / "hessian",
+            key=key,
+            chunk=config.chunk,
+        )
+    x = setup.examples["image"][0]
+    fragility_report.write(config, folder, k=k_of(config, x), pixels=x[..., 0].size)
+
+
+def plan(config: Config) -> str:
+    """What the run would cost."""
+    setup = set_up(config)
+    evaluate = functools.partial(one, setup.network.fn, config)
+    planned = sweeps.plan(
+        evaluate,
+        setup.network.weights,
+        setup.settings,
+        setup.examples,
+        chunk=config.chunk,
+    )
+    return sweeps.outline(planned)
+
+
+_IMAGENET = Config(
+    model="squeezenet1_1_authors",
+    split="all",
+    attributions=("gradient",),
+    chunk=4,
+)
+CONFIGS = {
+    "default": Config(),
+    "demo": Config(
+        images=16,
+        attributions=("gradient", "integrated_gradients", "deep_lift"),
+        attacks=("top_k", "mass_center", "random_best"),
+        radii=(1.0, 2.0, 4.0),
+        steps=30,
+        points=20,
+        attack_points=5,
+        hessian=True,
+        chunk=16,
+    ),
+    "imagenet": _IMAGENET,
+    "imagenet-300": dataclasses.replace(_IMAGENET, images=48, steps=300),
+    "imagenet-300-deep-lift": dataclasses.replace(
+        _IMAGENET, images=48, steps=300, attributions=("deep_lift",)
+    ),
+    "imagenet-ig": dataclasses.replace(
+        _IMAGENET,
+        images=16,
+        radii=(2.0, 8.0),
+        attributions=("integrated_gradients",),
+    ),
+    "imagenet-full": dataclasses.replace(
+        _IMAGENET,
+        images=512,
+        steps=300,
+        attributions=("gradient", "integrated_gradients", "deep_lift"),
+        attack_points=100,
+        chunk=64,
+    ),
+    "cifar10": Config(
+        model="cifar10_resnet20",
+        images=64,
+        attributions=("gradient", "deep_lift"),
+        k=100,
+        chunk=16,
+    ),
+    "smoke": Config(
+        images=4,
+        attributions=("gradient", "deep_lift"),
+        attacks=("top_k", "random"),
+        radii=(4.0,),
+        steps=3,
+        chunk=4,
+        hessian=True,
+    ),
+}
+
+if __name__ == "__main__":
+    cli.run(CONFIGS, main, __doc__, plan=plan)

@@ -1,0 +1,188 @@
+"""The networks that experiments can be run on, by name, with their own images.
+
+`parts` is trained here on the embedded birds; the pretrained ones are read from the
+folder that the environment variable PROTOJAX_DATA names; `package.module:function` is
+yours, and returns `(fn, weights)` with `fn(weights, image) -> logits`.
+"""
+
+import importlib
+import os
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import classifier
+from protojax import data
+from protojax.contracts import Array, Fn, PyTree
+from protojax.models import pretrained
+
+
+class Network(NamedTuple):
+    """A network and the images that it is meant for."""
+
+    fn: Fn  # (weights, [H, W, 3] in [0, 1]) -> [K] logits
+    weights: PyTree
+    images: str  # where its own images come from, for `data.load`
+    image_size: int
+    resize: int | None = None  # of the short side, before the center is cut out
+
+
+def load(name: str, *, image_size: int | None = None) -> Network:
+    """Load, or train, a network by its name.
+
+    Args:
+      name: one of `NAMES`, or `package.module:function`.
+      image_size: pixels; the network's usual ones if not given.
+
+    Returns:
+      The network.
+
+    Raises:
+      ValueError: there is no such network; says which there are.
+      FileNotFoundError: its weights are not in PROTOJAX_DATA.
+    """
+    if ":" in name:
+        fn, weights = _own(name)
+        return Network(fn, weights, "parts", image_size or 64)
+    if name not in NAMES:
+        raise ValueError(
+            f"`model` is {name!r}: choose from {', '.join(NAMES)}, or write"
+            " package.module:function"
+        )
+    found = NAMES[name]()
+    return found if image_size is None else found._replace(image_size=image_size)
+
+
+def correct(
+    network: Network, source: str | None, split: str, *, count: int, chunk: int = 16
+) -> dict[str, np.ndarray]:
+    """The first images that a network classifies correctly.
+
+    Args:
+      network: whose classifications count.
+      source: where images come from; the network's own if None.
+      split: of the source.
+      count: how many are wanted.
+      chunk: how many are classified at once.
+
+    Returns:
+      `image` `[N, S, S, 3]`, `label` `[N]` and `id` `[N]`.
+
+    Raises:
+      ValueError: none is classified correctly.
+    """
+    source = source or network.images
+    size, resize = network.image_size, network.resize
+    found = data.load(source, split, image_size=size, resize=resize)
+    classify = jax.jit(
+        lambda weights, images: jax.lax.map(
+            lambda x: jnp.argmax(network.fn(weights, x)), images, batch_size=chunk
+        )
+    )
+    right: list[int] = []
+    for start in range(0, len(found["label"]), 4 * chunk):
+        part = slice(start, start + 4 * chunk)
+        guesses = np.asarray(classify(network.weights, found["image"][part]))
+        right += [start + i for i in np.flatnonzero(guesses == found["label"][part])]
+        if len(right) >= count:
+            break
+    if not right:
+        raise ValueError(
+            f"no image of {source!r} ({split}) is classified correctly: do its labels"
+            " count the classes as the network does, and are pixels in [0, 1]?"
+        )
+    return {name: values[right[:count]] for name, values in found.items()}
+
+
+def _folder() -> pathlib.Path:
+    folder = os.environ.get("PROTOJAX_DATA")
+    if not folder:
+        raise FileNotFoundError(
+            "the pretrained networks are read from the folder that PROTOJAX_DATA names,"
+            " which is not set; `--model parts` needs none"
+        )
+    return pathlib.Path(folder)
+
+
+def _imagenet(
+    loader: Callable[..., tuple[nn.Module, PyTree]], file: str, size: int
+) -> Callable[[], Network]:
+    def load() -> Network:
+        model, weights = loader(_folder() / file)
+        images = f"folder:{_folder() / 'imagenet_samples'}"
+        return Network(model.apply, weights, images, size, 256)
+
+    return load
+
+
+def _squeezenet_authors() -> Network:
+    """As Ghorbani et al. had it: 227 pixels, and no pool reaches over the edge."""
+    model, weights = pretrained.squeezenet1_1(_folder() / "imagenet_squeezenet1_1.npz")
+    images = f"folder:{_folder() / 'imagenet_samples'}"
+    return Network(model.clone(ceil_mode=False).apply, weights, images, 227, 256)
+
+
+def _mobilenet_v1() -> Network:
+    model, weights = pretrained.mobilenet_v1_025(
+        _folder() / "imagenet_mobilenet_v1_025.npz"
+    )
+
+    def fn(weights: PyTree, x: Array) -> Array:
+        small = jax.image.resize(x, (128, 128, 3), "bilinear", antialias=True)
+        return model.apply(weights, small)
+
+    images = f"folder:{_folder() / 'imagenet_samples'}"
+    return Network(fn, weights, images, 224, 256)
+
+
+def _cifar(depth: int) -> Callable[[], Network]:
+    def load() -> Network:
+        file = _folder() / f"cifar10_resnet{depth}.npz"
+        model, weights = pretrained.cifar10_resnet(file, depth=depth)
+        return Network(model.apply, weights, f"npz:{_folder() / 'cifar10.npz'}", 32)
+
+    return load
+
+
+def _parts() -> Network:
+    model, weights = classifier.trained()
+    return Network(model.apply, weights, "parts:200", 64)
+
+
+def _own(name: str) -> tuple[Fn, PyTree]:
+    module, _, function = name.partition(":")
+    try:
+        build = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"`model` is {name!r}, and cannot be imported ({error}): is the module on"
+            " PYTHONPATH?"
+        ) from error
+    made = build()
+    if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0])):
+        raise ValueError(
+            f"`model` is {name!r}, which must return (fn, weights) with"
+            f" fn(weights, image) -> logits; it returned {type(made).__name__}"
+        )
+    return made
+
+
+NAMES: dict[str, Callable[[], Network]] = {
+    "parts": _parts,
+    "squeezenet1_1": _imagenet(
+        pretrained.squeezenet1_1, "imagenet_squeezenet1_1.npz", 224
+    ),
+    "squeezenet1_1_authors": _squeezenet_authors,
+    "mobilenet_v2": _imagenet(
+        pretrained.mobilenet_v2, "imagenet_mobilenet_v2.npz", 224
+    ),
+    "mobilenet_v1_025": _mobilenet_v1,
+    "cifar10_resnet20": _cifar(20),
+    "cifar10_resnet56": _cifar(56),
+}
+"""What `load` knows."""
