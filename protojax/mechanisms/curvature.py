@@ -42,9 +42,10 @@ def top_eigenpairs(
     """The eigenpairs of largest magnitude of a symmetric operator.
 
     Lanczos with full reorthogonalization from a random vector. The operator is scaled
-    to one, and a random diagonal at rounding level is added: an operator of low rank
-    (a Hessian has at most as many ranks as curved units) exhausts the Krylov space
-    early, and goes on in a fresh direction instead of dividing zero by zero.
+    to one, and a random diagonal just above rounding level is added (and its part of
+    the eigenvalues taken off again): an operator of low rank (the rank of a Hessian is
+    at most the number of curved units) exhausts the Krylov space early, and goes on in
+    a fresh direction instead of dividing rounding errors by each other.
 
     Args:
       matvec: the product with a tree like `like`.
@@ -83,7 +84,7 @@ def top_eigenpairs(
     start_key, fresh_key = jax.random.split(key)
     start = jax.random.normal(start_key, flat.shape, flat.dtype)
     start = start / jnp.sqrt(jnp.sum(start**2))
-    fresh = 4 * jnp.finfo(flat.dtype).eps
+    fresh = 256 * jnp.finfo(flat.dtype).eps
     fresh *= jax.random.uniform(fresh_key, flat.shape, flat.dtype, -1, 1)
 
     with jax.default_matmul_precision("highest"):
@@ -102,5 +103,6 @@ def top_eigenpairs(
             "the logit of a ReLU network, is zero almost everywhere: take a smooth twin"
             " (activations.replace(fn, activations.softplus(beta))) or a cross-entropy"
         )
+    values = values - vectors**2 @ fresh
     order = jnp.argsort(-jnp.abs(values))[:num]
     return values[order] * scale, jax.vmap(unravel)(vectors[order])
