@@ -9,7 +9,7 @@ function, so that they need no derivative rules and serve any order and any netw
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -219,45 +219,11 @@ def _strided(x: Array, starts: Sequence, spans: Sequence, strides: Sequence) -> 
     )
 
 
-def _pool_gradient(
-    eqn: tracing.Equation, cotangent: Array, operand: Array
-) -> list[Array] | Any:
-    """Give each window's cotangent to its first maximum, one stride phase at a time."""
-    p = eqn.params
-    window, strides, padding = (
-        p[k] for k in ("window_dimensions", "window_strides", "padding")
-    )
-    if p["select_prim"].name != "ge" or math.prod(window) > UNROLL:
+def _pool(eqn: tracing.Equation, operand: Array) -> list[Array] | Any:
+    """The maxima of max pooling, from the same pass as its winners."""
+    if not _is_small(eqn.params) or not jnp.issubdtype(operand.dtype, jnp.floating):
         return NotImplemented
-    winners = _winners(operand, window, strides, padding, cotangent.shape)
-    # In the padded image, pixel q * stride + phase hears from the windows that start at
-    # (q - shift) * stride, through their tap shift * stride + phase.
-    reach = [-(-k // s) for k, s in zip(window, strides)]
-    counts = [n + r - 1 for n, r in zip(cotangent.shape, reach)]
-    zero = jnp.zeros((), cotangent.dtype)
-    phases = []
-    for phase in itertools.product(*map(range, strides)):
-        total = jnp.zeros(counts, cotangent.dtype)
-        for shift in itertools.product(*map(range, reach)):
-            tap = tuple(h * s + a for h, s, a in zip(shift, strides, phase))
-            if tap in winners:
-                given = jnp.where(winners[tap], cotangent, zero)
-                edges = [(h, r - 1 - h, 0) for h, r in zip(shift, reach)]
-                total = total + lax.pad(given, zero, edges)
-        phases.append(total)
-    pixels = _interleave(phases, counts, strides)
-    edges = [
-        (-low, n + low - size, 0)
-        for (low, _), n, size in zip(padding, operand.shape, pixels.shape)
-    ]
-    return [lax.pad(pixels, zero, edges)]
-
-
-def _interleave(phases: list[Array], counts: Sequence, strides: Sequence) -> Array:
-    rank = len(counts)
-    grid = jnp.stack(phases).reshape(*strides, *counts)
-    order = [axis for i in range(rank) for axis in (rank + i, i)]
-    return grid.transpose(order).reshape([n * s for n, s in zip(counts, strides)])
+    return [_winners(operand, eqn.params)[0]]
 
 
 def _pool_tangent(
@@ -265,48 +231,90 @@ def _pool_tangent(
 ) -> list[Array] | Any:
     """Take each window's tangent at its first maximum."""
     p = eqn.params
-    window, strides, padding = (
-        p[k] for k in ("window_dimensions", "window_strides", "padding")
-    )
-    plain = all(d == 1 for d in (*p["base_dilation"], *p["window_dilation"]))
-    if p["select_prim"].name != "ge" or math.prod(window) > UNROLL or not plain:
+    if p["select_prim"].name != "ge" or not _is_small(p):
         return NotImplemented
-    shape = [
-        (n + low + high - k) // s + 1
-        for n, k, s, (low, high) in zip(operand.shape, window, strides, padding)
-    ]
-    zero = jnp.zeros((), tangent.dtype)
-    tangent = lax.pad(tangent, zero, [(low, high, 0) for low, high in padding])
-    total = jnp.zeros(shape, tangent.dtype)
-    for tap, wins in _winners(operand, window, strides, padding, shape).items():
-        total = total + jnp.where(wins, _tap(tangent, tap, strides, shape), zero)
+    _, winner = _winners(operand, p)
+    total = jnp.zeros(winner.shape, tangent.dtype)
+    for number, value in enumerate(_taps(tangent, 0, p, winner.shape)):
+        total = jnp.where(winner == number, value, total)
     return [total]
 
 
-def _winners(operand, window, strides, padding, shape) -> dict[tuple, Array]:
-    """For each tap, the windows whose first maximum it is."""
-    low = jnp.array(-jnp.inf, operand.dtype)
-    padded = lax.pad(operand, low, [(a, b, 0) for a, b in padding])
-    taps = list(itertools.product(*map(range, window)))
-    best, index = None, None
-    for number, tap in enumerate(taps):
-        value = _tap(padded, tap, strides, shape)
+def _pool_gradient(
+    eqn: tracing.Equation, cotangent: Array, operand: Array
+) -> list[Array] | Any:
+    """Give each window's cotangent to its first maximum, gathered by the pixels."""
+    p = eqn.params
+    if p["select_prim"].name != "ge" or not _is_small(p):
+        return NotImplemented
+    window, strides = p["window_dimensions"], p["window_strides"]
+    _, winner = _winners(operand, p)
+    # In the padded image, pixel q * stride + phase hears from the windows that start at
+    # (q - shift) * stride, through their tap shift * stride + phase.
+    reach = [-(-k // s) for k, s in zip(window, strides)]
+    numbers = np.full([r * s for r, s in zip(reach, strides)], -1, np.int32)
+    numbers[tuple(map(slice, window))] = np.arange(math.prod(window)).reshape(window)
+    numbers = numbers.reshape(_pairs(reach, strides))
+    counts = [n + r - 1 for n, r in zip(winner.shape, reach)]
+    zero = jnp.zeros((), cotangent.dtype)
+    total = jnp.zeros(_pairs(counts, strides), cotangent.dtype)
+    for shift in itertools.product(*map(range, reach)):
+        edges = [(h, r - 1 - h, 0) for h, r in zip(shift, reach)]
+        taps = numbers[tuple(i for h in shift for i in (slice(h, h + 1), slice(None)))]
+        given = _spread(lax.pad(cotangent, zero, edges))
+        wins = _spread(lax.pad(winner, jnp.int32(-2), edges)) == taps
+        total = total + jnp.where(wins, given, 0)
+    pixels = total.reshape([n * s for n, s in zip(counts, strides)])
+    edges = [
+        (-low, n + low - size, 0)
+        for (low, _), n, size in zip(p["padding"], operand.shape, pixels.shape)
+    ]
+    return [lax.pad(pixels, zero, edges)]
+
+
+def _winners(operand: Array, params: Mapping) -> tuple[Array, Array]:
+    """Each window's maximum and the number of the tap that has it first."""
+    keys = ("window_dimensions", "window_strides", "padding")
+    sizes = zip(operand.shape, *(params[k] for k in keys))
+    shape = [(n + low + high - k) // s + 1 for n, k, s, (low, high) in sizes]
+    best, winner = None, None
+    for number, value in enumerate(_taps(operand, -jnp.inf, params, shape)):
         if best is None:
-            best, index = value, jnp.zeros(shape, jnp.int8)
+            best, winner = value, jnp.zeros(shape, jnp.int32)
         else:
-            better = value > best
+            better = ~(value <= best) & (best == best)  # a NaN stays
             best = jnp.where(better, value, best)
-            index = jnp.where(better, jnp.int8(number), index)
-    return {tap: index == number for number, tap in enumerate(taps)}
+            winner = jnp.where(better, number, winner)
+    return best, winner
 
 
-def _tap(x: Array, tap: Sequence[int], strides: Sequence, shape: Sequence) -> Array:
-    stops = [t + (n - 1) * s + 1 for t, n, s in zip(tap, shape, strides)]
-    return lax.slice(x, tap, stops, strides)
+def _taps(x: Array, fill: float, params: Mapping, shape: Sequence[int]) -> Iterator:
+    """What all windows see through their first tap, their second, ..."""
+    edges = [(low, high, 0) for low, high in params["padding"]]
+    x = lax.pad(x, jnp.asarray(fill, x.dtype), edges)
+    strides = params["window_strides"]
+    for tap in itertools.product(*map(range, params["window_dimensions"])):
+        stops = [t + (n - 1) * s + 1 for t, n, s in zip(tap, shape, strides)]
+        yield lax.slice(x, tap, stops, strides)
+
+
+def _is_small(params: Mapping) -> bool:
+    dilations = (params.get(k, ()) for k in ("base_dilation", "window_dilation"))
+    undilated = all(d == 1 for dilation in dilations for d in dilation)
+    return undilated and math.prod(params["window_dimensions"]) <= UNROLL
+
+
+def _spread(x: Array) -> Array:
+    return x.reshape(_pairs(x.shape, [1] * x.ndim))
+
+
+def _pairs(a: Sequence[int], b: Sequence[int]) -> list[int]:
+    return [size for pair in zip(a, b) for size in pair]
 
 
 RULES: dict[str, Callable] = {
     "conv_general_dilated": _convolution,
+    "reduce_window_max": _pool,
     "select_and_scatter_add": _pool_gradient,
     "select_and_gather_add": _pool_tangent,
 }
