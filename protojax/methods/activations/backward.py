@@ -68,8 +68,8 @@ def propagate(
 ) -> Array:
     """Send messages from the output of a function back to its input.
 
-    With a reference there are two forward passes, at the image and there; without one,
-    `stop_gradient` stops messages too. Elementwise functions that are written in
+    With a reference there are two forward passes, at the image and there, and
+    `stop_gradient` stops nothing; without one it stops messages. Elementwise functions that are written in
     several steps (GELU, leaky ReLU) are met as one step called `elementwise`.
 
     Args:
@@ -92,8 +92,9 @@ def propagate(
     3.0
     """
     program = tracing.straight_line(fn, x, whole=("relu", "relu6"))
-    cut = frozenset() if reference is not None else frozenset({"stop_gradient"})
-    active = _reached(program, cut)
+    if reference is not None:
+        program = _unstopped(program)
+    active = _reached(program)
     here = program.run(x)
     there = here if reference is None else _rerun(program, reference, here, active)
     steps = _joined(Steps(program, tuple(program.steps), active, here))
@@ -224,12 +225,23 @@ def _needed(steps: Steps) -> Steps:
     return steps.replaced(reversed(kept))
 
 
-def _reached(program, cut) -> frozenset[int]:
+def _unstopped(program) -> tracing.Program:
+    """Let through what `stop_gradient` stops: between two points it differs too."""
+
+    def opened(step):
+        if step.equation.name != "stop_gradient":
+            return step
+        passing = step.equation._replace(name="copy", bind=lambda *values: list(values))
+        return step._replace(equation=passing)
+
+    return program._replace(steps=tuple(map(opened, program.steps)))
+
+
+def _reached(program) -> frozenset[int]:
     active = set(program.inputs)
     for step in program.steps:
-        if step.equation.name not in cut and not active.isdisjoint(
-            _places(step.inputs)
-        ):
+        stops = step.equation.name == "stop_gradient"
+        if not stops and not active.isdisjoint(_places(step.inputs)):
             active.update(step.outputs)
     return frozenset(active)
 

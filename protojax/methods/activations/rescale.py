@@ -190,10 +190,6 @@ def _unbroadcast(message: Array, like: Array) -> Array:
     return jax.vjp(lambda z: jnp.broadcast_to(z, message.shape), like)[1](message)[0]
 
 
-def _identity(_, messages) -> list:
-    return list(messages)
-
-
 def _divided(change: Array, step: Array, scale: Array, plain: Array) -> Array:
     """The change by the step, or the plain derivative where the step is rounding."""
     tiny = jnp.abs(step) <= 8 * jnp.finfo(step.dtype).eps * scale
@@ -210,7 +206,6 @@ RULES: dict[str, backward.BackwardRule] = (
     | dict.fromkeys(backward.PRODUCTS, _product)
     | {
         "div": _quotient,
-        "stop_gradient": _identity,  # what differs counts, differentiated or not
         "reduce_max": two_sided,
         "reduce_min": _negative_extremum,
     }
