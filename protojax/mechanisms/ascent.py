@@ -133,8 +133,8 @@ def ascend(
     >>> round(float(out.x), 3), int(out.step)
     (1.0, 20)
     """
-    _check_count("steps", steps)
-    _check_count("select_every", select_every)
+    check_count("steps", steps)
+    check_count("select_every", select_every)
     if transform is not None and key is None:
         raise ValueError("`transform` is random: pass `key`")
     keys = None if key is None else jax.random.split(key, steps + 1)
@@ -271,6 +271,22 @@ def better(
     )
 
 
+def check_count(name: str, value: int) -> None:
+    """Refuse a count below one.
+
+    Args:
+      name: how the argument is called.
+      value: the count.
+
+    Raises:
+      ValueError: naming argument and value.
+
+    >>> check_count("steps", 1)
+    """
+    if value < 1:
+        raise ValueError(f"`{name}` is {value}: it must be at least 1")
+
+
 def known(tree: PyTree) -> bool:
     """Whether all values of a tree are known, that is, none of them is traced.
 
@@ -328,11 +344,6 @@ def _l2_box(
         return jnp.clip(x0 + jnp.sqrt(scale) * offset, *bounds)
 
     return project
-
-
-def _check_count(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"`{name}` is {value}: it must be at least 1")
 
 
 def _check_radius(radius: ArrayLike) -> None:

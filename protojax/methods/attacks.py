@@ -151,7 +151,7 @@ def random_sign(
     3.0
     """
     chex.assert_rank(x, 3)
-    _check_count("samples", samples)
+    ascent.check_count("samples", samples)
     project = ascent.within(x, radius)
 
     def propose(_: Array, sample_key: Key) -> Array:
@@ -197,7 +197,7 @@ def random_walk(
     True
     """
     chex.assert_rank(x, 3)
-    _check_count("steps", steps)
+    ascent.check_count("steps", steps)
     project = ascent.within(x, radius)
 
     def propose(z: Array, step_key: Key) -> Array:
@@ -565,8 +565,3 @@ def _best_of(
         body, (x, (x, nothing, jnp.int32(0))), (counts, inputs)
     )
     return ascent.Ascent(*best, jnp.zeros((), bool), trace[1:])
-
-
-def _check_count(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"`{name}` is {value}: it must be at least 1")

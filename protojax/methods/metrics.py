@@ -485,8 +485,7 @@ def _norm(a: Array) -> Array:
 def _largest_nearby(
     value: Fn, x: Array, radius: ArrayLike, key: Key, samples: int
 ) -> Array:
-    if samples < 1:
-        raise ValueError(f"`samples` is {samples}: it must be at least 1")
+    ascent.check_count("samples", samples)
     project = ascent.within(x, radius)
 
     def draw(draw_key: Key) -> Array:
