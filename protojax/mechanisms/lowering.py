@@ -257,13 +257,18 @@ def _pool_gradient(
     numbers = numbers.reshape(_pairs(reach, strides))
     counts = [n + r - 1 for n, r in zip(winner.shape, reach)]
     zero = jnp.zeros((), cotangent.dtype)
+    edges = [(r - 1, r - 1, 0) for r in reach]
+    winner, given = (
+        lax.pad(winner, jnp.int32(-2), edges),
+        lax.pad(cotangent, zero, edges),
+    )
     total = jnp.zeros(_pairs(counts, strides), cotangent.dtype)
     for shift in itertools.product(*map(range, reach)):
-        edges = [(h, r - 1 - h, 0) for h, r in zip(shift, reach)]
         taps = numbers[tuple(i for h in shift for i in (slice(h, h + 1), slice(None)))]
-        given = _spread(lax.pad(cotangent, zero, edges))
-        wins = _spread(lax.pad(winner, jnp.int32(-2), edges)) == taps
-        total = total + jnp.where(wins, given, 0)
+        starts = [r - 1 - h for r, h in zip(reach, shift)]
+        stops = [start + n for start, n in zip(starts, counts)]
+        wins = _spread(lax.slice(winner, starts, stops)) == taps
+        total += jnp.where(wins, _spread(lax.slice(given, starts, stops)), 0)
     pixels = total.reshape([n * s for n, s in zip(counts, strides)])
     edges = [
         (-low, n + low - size, 0)
