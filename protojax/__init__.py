@@ -15,6 +15,7 @@ _MODULES = {
     "lowering": "mechanisms",  # the same function, fast on CPU
     "ascent": "mechanisms",  # the one loop, and the sets it may not leave
     "curvature": "mechanisms",  # Hessian-vector products, eigenpairs
+    "ranks": "mechanisms",  # ranks with ties, and pairs in order
     "images": "mechanisms",  # transforms, blur, resize, total variation
     # methods: one family's mathematics each; one example, pure
     "activations": "methods",  # swap non-linearities, record layers, backward rules

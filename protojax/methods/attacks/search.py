@@ -1,0 +1,279 @@
+"""Attacks on any objective: within a ball, a mask and [0, 1], the best iterate kept."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from protojax.contracts import Array, ArrayLike, Key, Objective, Score, Transform
+from protojax.mechanisms import ascent, curvature, lowering
+
+
+def pgd(
+    objective: Objective,
+    x: Array,
+    *,
+    radius: ArrayLike,
+    step_size: ArrayLike,
+    steps: int,
+    norm: Literal["linf", "l2"] = "linf",
+    mask: ArrayLike = 1.0,
+    transform: Transform | None = None,
+    key: Key | None = None,
+    select: Objective | None = None,
+) -> ascent.Ascent:
+    """Projected gradient ascent: signed steps in L-infinity, normalized ones in L2.
+
+    Args:
+      objective: `[H, W, C] -> []`, differentiable.
+      x: `[H, W, C]` the image, in [0, 1].
+      radius: `[]` radius of the ball; may be traced.
+      step_size: `[]` length of a step in the norm of the ball; may be traced.
+      steps: how many.
+      norm: which ball.
+      mask: `[H, W]`, or broadcastable to `x`: 1 where pixels may change, 0 elsewhere.
+      transform: a random change of each iterate before the objective sees it.
+      key: consumed; with it the climb starts at a random point of the ball.
+      select: `[H, W, C] -> []`, by which the best iterate is chosen, `x` itself among
+        them; the objective by default.
+
+    Returns:
+      The best iterate, never worse than `x`; its step is 0 if that is `x` (or the
+      random start).
+
+    Raises:
+      ValueError: for a bad radius, step size, norm or number of steps, an image with
+        NaN or out of [0, 1], a transform without a key.
+      Stalled: if the gradient at the start is known to be zero everywhere.
+
+    References:
+      Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.full((1, 2, 1), 0.5)
+    >>> out = pgd(lambda z: z[0, 0, 0] ** 2, x, radius=0.25, step_size=0.125, steps=5)
+    >>> out.x.ravel().tolist(), int(out.step)
+    ([0.75, 0.5], 2)
+    """
+    chex.assert_rank(x, 3)
+    if ascent.known(step_size) and not np.all(np.asarray(step_size) > 0):
+        raise ValueError(f"`step_size` is {step_size}: it must be above zero")
+    if transform is not None and key is None:
+        raise ValueError("`transform` is random: pass `key`")
+    mask = _pixel_mask(mask)
+    project = ascent.within(x, radius, norm=norm, mask=mask)
+    signed = optax.sign_sgd(step_size)
+    unit = optax.normalize_by_update_norm(eps=jnp.finfo(x.dtype).tiny)
+    start, clean_key = x, None
+    if key is not None:
+        start_key, clean_key, key = jax.random.split(key, 3)
+        start = project(x + radius * _random_offset(start_key, x, norm))
+    out = ascent.ascend(
+        lambda z: objective(jnp.where(mask > 0, z, x)),
+        start,
+        optimizer=signed if norm == "linf" else optax.chain(unit, optax.sgd(step_size)),
+        steps=steps,
+        project=project,
+        transform=transform,
+        key=None if transform is None else key,
+        select=select,
+    )
+    if clean_key is not None:
+        seen = x if transform is None or select else transform(x, key=clean_key)
+        judge = lowering.canonical(select or objective)
+        value = ascent.evaluate(judge, seen).astype(out.value.dtype)
+        best = ascent.better((out.x, out.value, out.step), x, value, jnp.int32(0))
+        out = out._replace(x=best[0], value=best[1], step=best[2])
+    return ascent.raise_if_stalled(out)
+
+
+def random_sign(
+    objective: Objective,
+    x: Array,
+    *,
+    radius: ArrayLike,
+    key: Key,
+    samples: int = 1,
+) -> ascent.Ascent:
+    """Every pixel up or down by the radius at random: what any attack must beat.
+
+    For a fair comparison give it as many samples as the attack has steps.
+
+    Args:
+      objective: `[H, W, C] -> []`, by which the best sample is chosen.
+      x: `[H, W, C]` the image, in [0, 1].
+      radius: `[]` the change; may be traced.
+      key: consumed.
+      samples: how many are drawn.
+
+    Returns:
+      The best sample, or `x` (at step 0) if none is better; the trace `[samples]` has
+      the value of each.
+
+    Raises:
+      ValueError: for a bad radius, number of samples or image.
+
+    References:
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, section 3.
+
+    >>> import jax, jax.numpy as jnp
+    >>> x = jnp.full((2, 2, 1), 0.5)
+    >>> out = random_sign(jnp.sum, x, radius=0.25, key=jax.random.key(0), samples=50)
+    >>> float(out.value)
+    3.0
+    """
+    chex.assert_rank(x, 3)
+    ascent.check_count("samples", samples)
+    project = ascent.within(x, radius)
+
+    def propose(_: Array, sample_key: Key) -> Array:
+        return project(x + radius * jax.random.rademacher(sample_key, x.shape, x.dtype))
+
+    return _best_of(objective, x, propose, jax.random.split(key, samples))
+
+
+def random_walk(
+    objective: Objective,
+    x: Array,
+    *,
+    radius: ArrayLike,
+    step_size: ArrayLike,
+    steps: int,
+    key: Key,
+) -> ascent.Ascent:
+    """The random baseline of the authors' code: a clipped walk, and its best iterate.
+
+    Every step adds random signs and returns to the ball. The walk stays well inside for
+    `steps` below `(radius / step_size) ** 2`, and is then a weaker null than
+    `random_sign`.
+
+    Args:
+      objective: `[H, W, C] -> []`, by which the best iterate is chosen.
+      x: `[H, W, C]` the image, in [0, 1].
+      radius: `[]` radius of the L-infinity ball; may be traced.
+      step_size: `[]` length of a step; may be traced.
+      steps: how many.
+      key: consumed.
+
+    Returns:
+      The best iterate, or `x` (at step 0); the trace `[steps]` has the value of each.
+
+    Raises:
+      ValueError: for a bad radius, number of steps or image.
+
+    >>> import jax, jax.numpy as jnp
+    >>> x = jnp.full((2, 2, 1), 0.5)
+    >>> out = random_walk(jnp.sum, x, radius=0.25, step_size=0.125, steps=50,
+    ...                   key=jax.random.key(0))
+    >>> bool(2 < out.value <= 3)
+    True
+    """
+    chex.assert_rank(x, 3)
+    ascent.check_count("steps", steps)
+    project = ascent.within(x, radius)
+
+    def propose(z: Array, step_key: Key) -> Array:
+        return project(
+            z + step_size * jax.random.rademacher(step_key, x.shape, x.dtype)
+        )
+
+    return _best_of(objective, x, propose, jax.random.split(key, steps))
+
+
+def eigenvector(
+    objective: Objective,
+    x: Array,
+    *,
+    score: Score,
+    radius: ArrayLike,
+    key: Key,
+    norm: Literal["linf", "l2"] = "linf",
+    num: int = 1,
+    steps: int = 32,
+) -> ascent.Ascent:
+    """One step along the leading eigenvectors of the score's input Hessian.
+
+    To first order they are the directions in which the gradient changes most. Both
+    signs of each are tried, as a whole step of the L2 ball or by their signs.
+
+    Args:
+      objective: `[H, W, C] -> []`, by which the best direction is chosen.
+      x: `[H, W, C]` the image, in [0, 1].
+      score: `[H, W, C] -> []`, twice differentiable: a smooth twin of a ReLU network.
+      radius: `[]` radius of the ball; may be traced.
+      key: consumed; the start of the Lanczos iteration.
+      norm: which ball.
+      num: how many eigenvectors.
+      steps: Hessian-vector products, in all.
+
+    Returns:
+      The best of the `2 * num` images, or `x` (at step 0); the trace `[2 * num]` has
+      the values by eigenvector, first along it, then against it. Stalled if the
+      Hessian is zero.
+
+    Raises:
+      ValueError: for a bad radius, norm, number of eigenvectors or image.
+      Stalled: if the Hessian is known to be zero.
+
+    References:
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, section 5.
+
+    >>> import jax, jax.numpy as jnp
+    >>> x = jnp.full((1, 2, 1), 0.5)
+    >>> out = eigenvector(lambda z: z[0, 0, 0], x, score=lambda z: z[0, 0, 0] ** 2,
+    ...                   radius=0.25, key=jax.random.key(0), norm="l2")
+    >>> [round(float(pixel), 4) for pixel in out.x.ravel()]
+    [0.75, 0.5]
+    """
+    chex.assert_rank(x, 3)
+    project = ascent.within(x, radius, norm=norm)
+    values, vectors = curvature.top_eigenpairs(
+        lambda v: curvature.hvp(score, x, v), x, key=key, num=num, steps=steps
+    )
+    if norm == "linf":
+        vectors = jnp.sign(vectors)
+    signed = jnp.stack([vectors, -vectors], axis=1).reshape(2 * num, *x.shape)
+    out = _best_of(objective, x, lambda _, v: project(x + radius * v), signed)
+    return ascent.raise_if_stalled(out._replace(stalled=~jnp.any(values != 0)))
+
+
+def _pixel_mask(mask: ArrayLike) -> Array:
+    mask = jnp.asarray(mask)
+    return mask[..., None] if mask.ndim == 2 else mask
+
+
+def _random_offset(key: Key, x: Array, norm: str) -> Array:
+    """A uniform draw from the unit ball."""
+    if norm == "linf":
+        return jax.random.uniform(key, x.shape, x.dtype, -1, 1)
+    direction_key, length_key = jax.random.split(key)
+    direction = jax.random.normal(direction_key, x.shape, x.dtype)
+    length = jax.random.uniform(length_key, (), x.dtype) ** (1 / x.size)
+    return length * direction / jnp.sqrt(jnp.sum(direction**2))
+
+
+def _best_of(
+    objective: Objective, x: Array, propose: Callable[[Array, Any], Array], inputs: Any
+) -> ascent.Ascent:
+    """Take each proposal in turn and keep the best, `x` itself at step 0."""
+    judge = lowering.canonical(objective)
+
+    def body(carry: tuple, xs: tuple) -> tuple[tuple, Array]:
+        z, best = carry
+        count, given = xs
+        z = jnp.where(count == 0, x, propose(z, given))
+        value = judge(z)
+        return (z, ascent.better(best, z, value, count)), value
+
+    # The first proposal is made and dropped, so that `x` needs no program of its own.
+    inputs = jnp.concatenate([inputs[:1], inputs])
+    counts = jnp.arange(len(inputs), dtype=jnp.int32)
+    nothing = jnp.full((), jnp.nan, jax.eval_shape(judge, x).dtype)
+    (_, best), trace = jax.lax.scan(
+        body, (x, (x, nothing, jnp.int32(0))), (counts, inputs)
+    )
+    return ascent.Ascent(*best, jnp.zeros((), bool), trace[1:])
