@@ -6,11 +6,24 @@ function as on a module of Flax or Equinox:
 - `surrogate`: put another non-linearity in the place of every ReLU;
 - `recording`: look at layers by name, and set them;
 - `backward`: walk a function backwards by rules of one's own;
-- `rescale`: the rules of DeepLIFT.
+- `rescale`: the rules of DeepLIFT;
+- `relevance`: the rules of layer-wise relevance propagation.
 """
 
 from protojax.methods.activations.backward import BackwardRule, Site, propagate
 from protojax.methods.activations.recording import intervene, layers, record
+from protojax.methods.activations.relevance import (
+    Layer,
+    RelevanceRule,
+    alpha_beta,
+    box,
+    epsilon,
+    gamma,
+    relevances,
+    without_bias,
+    z_plus,
+    zero,
+)
 from protojax.methods.activations.rescale import (
     multipliers,
     two_sided,
@@ -27,18 +40,28 @@ from protojax.methods.activations.surrogate import (
 
 __all__ = [
     "BackwardRule",
+    "Layer",
     "NoReLU",
+    "RelevanceRule",
     "Site",
     "agreement",
+    "alpha_beta",
+    "box",
+    "epsilon",
+    "gamma",
     "guided",
     "intervene",
     "layers",
     "multipliers",
     "propagate",
     "record",
+    "relevances",
     "replace",
     "sharpness",
     "softplus",
     "two_sided",
     "winner_take_all",
+    "without_bias",
+    "z_plus",
+    "zero",
 ]

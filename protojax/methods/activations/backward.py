@@ -69,8 +69,9 @@ def propagate(
     """Send messages from the output of a function back to its input.
 
     With a reference there are two forward passes, at the image and there, and
-    `stop_gradient` stops nothing; without one it stops messages. Elementwise functions that are written in
-    several steps (GELU, leaky ReLU) are met as one step called `elementwise`.
+    `stop_gradient` stops nothing; without one it stops messages. Elementwise functions
+    that are written in several steps (GELU, leaky ReLU) are met as one step called
+    `elementwise`.
 
     Args:
       fn: `x -> y`, any traceable function.
@@ -94,6 +95,9 @@ def propagate(
     program = tracing.straight_line(fn, x, whole=("relu", "relu6"))
     if reference is not None:
         program = _unstopped(program)
+        # else XLA spends minutes on folding the pass at a constant reference
+        still = jax.lax.stop_gradient(x)
+        reference, _ = jax.lax.optimization_barrier((reference, still))
     active = _reached(program)
     here = program.run(x)
     there = here if reference is None else _rerun(program, reference, here, active)
@@ -173,6 +177,44 @@ def compose(name: str, steps: Sequence[tracing.Step], entry: int) -> tracing.Ste
     params = {"steps": tuple(steps), "inputs": inputs}
     equation = tracing.Equation(name, "", params, bind, last.source)
     return tracing.Step(equation, inputs, steps[-1].outputs)
+
+
+def unbroadcast(message: Array, like: Array) -> Array:
+    """Sum a message over the axes along which an argument was stretched.
+
+    Args:
+      message: of the shape of an output.
+      like: the argument.
+
+    Returns:
+      A message of the argument's shape.
+
+    >>> import jax.numpy as jnp
+    >>> unbroadcast(jnp.ones((2, 3)), jnp.ones((2, 1))).ravel().tolist()
+    [3.0, 3.0]
+    """
+    pull = jax.vjp(lambda z: jnp.broadcast_to(z, message.shape), like)[1]
+    return pull(message)[0]
+
+
+def no_rule(equation: tracing.Equation) -> ValueError:
+    """The error for a step that nothing is known of.
+
+    Args:
+      equation: of the step.
+
+    Returns:
+      What to raise.
+
+    >>> program = tracing.straight_line(abs, 1.0)
+    >>> print(str(no_rule(program.steps[0].equation))[:27])
+    no backward rule for `abs`
+    """
+    return ValueError(
+        f"no backward rule for `{equation.label or equation.name}` at "
+        f"{equation.source}: write that part of the network with other operations, "
+        "or explain the layer above it"
+    )
 
 
 def _joined(steps: Steps) -> Steps:
@@ -298,11 +340,7 @@ def _rule(site, rules) -> BackwardRule:
     equation = site.equation
     rule = rules.get(equation.label) or rules.get(equation.name)
     if rule is None:
-        raise ValueError(
-            f"no backward rule for `{equation.label or equation.name}` at "
-            f"{equation.source}: write that part of the network with other operations, "
-            "or explain the layer above it"
-        )
+        raise no_rule(equation)
     return rule
 
 
@@ -326,6 +364,9 @@ SUMS = _names("add add_any cumsum reduce_sum reduce_window_sum scatter-add sub")
 
 PRODUCTS = _names("conv_general_dilated dot_general mul")
 """Primitives that are linear in each of two arguments."""
+
+WEIGHTED = PRODUCTS - {"mul"}
+"""Those that make a layer, where one argument is a constant."""
 
 ELEMENTWISE = _names("""
     abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp

@@ -131,8 +131,8 @@ def _product(site, messages) -> list:
 def _quotient(site, messages) -> list:
     (a, b), (a_there, b_there), (message,) = site.inputs, site.inputs_there, messages
     return [
-        _unbroadcast(message * (1 / b + 1 / b_there) / 2, a),
-        _unbroadcast(-message * (a + a_there) / 2 / (b * b_there), b),
+        backward.unbroadcast(message * (1 / b + 1 / b_there) / 2, a),
+        backward.unbroadcast(-message * (a + a_there) / 2 / (b * b_there), b),
     ]
 
 
@@ -142,10 +142,7 @@ def _elementwise(site, messages) -> list:
         return _one_argument(site, messages, *active)
     if len(active) == 2:
         return _two_arguments(site, messages, *active)
-    raise ValueError(
-        f"no backward rule for `{site.equation.name}` of {len(active)} activations "
-        f"at {site.equation.source}"
-    )
+    raise backward.no_rule(site.equation)
 
 
 def _one_argument(site, messages, k) -> list:
@@ -179,15 +176,10 @@ def _two_arguments(site, messages, *pair) -> list:
         plain(jnp.ones_like(message)),
     )
     multipliers = {
-        k: _unbroadcast(message * ratio, site.inputs[k])
+        k: backward.unbroadcast(message * ratio, site.inputs[k])
         for k, ratio in zip(pair, ratios, strict=True)
     }
     return [multipliers.get(k) for k in range(len(site.inputs))]
-
-
-def _unbroadcast(message: Array, like: Array) -> Array:
-    """Sum over the axes along which an argument was stretched."""
-    return jax.vjp(lambda z: jnp.broadcast_to(z, message.shape), like)[1](message)[0]
 
 
 def _divided(change: Array, step: Array, scale: Array, plain: Array) -> Array:

@@ -1,62 +1,18 @@
-"""Explanations of one score of one image: `(score, x, *, knobs) -> [H, W, C]`.
-
-All are signed, and of the image's shape; `heatmap` makes of any of them the
-non-negative map, summing to one, that attacks and metrics look at. All are
-differentiable, so that an attack can climb them.
-"""
+"""Gradients along a path, or around an image, added up in the memory of one."""
 
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Key, Score
 from protojax.methods import activations
+from protojax.methods.attributions import inputs
 
 Quadrature = Callable[[int], tuple[Any, Any]]
 """`steps -> (nodes, weights)` of an integral over [0, 1], say `midpoint`."""
-
-
-def gradient(score: Score, x: Array) -> Array:
-    """The gradient of the score.
-
-    Args:
-      score: `[H, W, C] -> []`.
-      x: `[H, W, C]` image.
-
-    Returns:
-      `[H, W, C]`.
-
-    References:
-      Simonyan et al., Deep inside convolutional networks, 2013.
-
-    >>> import jax.numpy as jnp
-    >>> gradient(lambda x: jnp.sum(x**2), jnp.ones((1, 1, 2))).tolist()
-    [[[2.0, 2.0]]]
-    """
-    _check_image(x)
-    return jax.grad(score)(x)
-
-
-def input_x_gradient(score: Score, x: Array, *, baseline: Array | None = None) -> Array:
-    """The gradient times the image's difference from a baseline.
-
-    Args:
-      score: `[H, W, C] -> []`.
-      x: `[H, W, C]` image.
-      baseline: `[H, W, C]` image without evidence; black by default.
-
-    Returns:
-      `[H, W, C]`.
-
-    >>> import jax.numpy as jnp
-    >>> input_x_gradient(lambda x: jnp.sum(x**2), 3 * jnp.ones((1, 1, 1))).tolist()
-    [[[18.0]]]
-    """
-    return (x - _baseline(x, baseline)) * gradient(score, x)
 
 
 def midpoint(steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -173,8 +129,8 @@ def integrated_gradients(
     >>> integrated_gradients(lambda x: jnp.sum(x**2), 3 * jnp.ones((1, 1, 1))).tolist()
     [[[9.0]]]
     """
-    _check_image(x)
-    start = _baseline(x, baseline)
+    inputs.check_image(x)
+    start = inputs.baseline_of(x, baseline)
     way = x - start
 
     def at(t):
@@ -213,8 +169,8 @@ def smooth_gradient(
     >>> smooth_gradient(lambda x: x.sum(), image, key=jax.random.key(0)).tolist()
     [[[1.0]]]
     """
-    _check_image(x)
-    _check_count("samples", samples)
+    inputs.check_image(x)
+    inputs.check_count("samples", samples)
 
     def sample(key):
         noise = jax.random.normal(key, x.shape, x.dtype)
@@ -223,99 +179,61 @@ def smooth_gradient(
     return _total(sample, jax.random.split(key, samples)) / samples
 
 
-def deep_lift(
+def conductance(
     score: Score,
     x: Array,
     *,
+    layer: str,
     baseline: Array | None = None,
-    pool: activations.BackwardRule | None = None,
+    steps: int = 64,
+    rule: Quadrature = midpoint,
 ) -> Array:
-    """DeepLIFT with the rescale rule: each input's part in the score's difference.
+    r"""How much of the integrated gradients flows through each unit of a layer.
 
-    The entries sum to `score(x) - score(baseline)`, in two forward passes and one
-    backward. A ReLU network needs no smooth twin for it.
+    $\int_0^1 \partial_h S \; \dot h \, dt$ on the straight way from the baseline to
+    the image, where $h$ is the layer. It sums to the score's difference, if the layer
+    cuts the network in two.
 
     Args:
       score: `[H, W, C] -> []`.
       x: `[H, W, C]` image.
+      layer: name of a layer of the score, see `activations.layers`.
       baseline: `[H, W, C]` image without evidence; black by default.
-      pool: the rule for max pooling, see `activations.multipliers`.
+      steps: number of gradients.
+      rule: the quadrature.
 
     Returns:
-      `[H, W, C]`.
+      The shape of the layer.
 
     Raises:
-      ValueError: the score holds something that has no rule, say a loop.
+      ValueError: the score has no layer of that name.
 
     References:
-      Shrikumar et al., Learning important features through propagating activation
-      differences, 2017.
+      Dhamdhere et al., How important is a neuron?, 2018.
 
     >>> import jax, jax.numpy as jnp
-    >>> f = lambda x: 1 - jax.nn.relu(1 - x.sum())  # flat at the image
-    >>> deep_lift(f, 2 * jnp.ones((1, 1, 1))).tolist()
-    [[[1.0]]]
+    >>> f = lambda x: jnp.sum(jax.nn.relu(2 * x))
+    >>> conductance(f, jnp.ones((1, 1, 1)), layer="relu:0").tolist()
+    [[[2.0]]]
     """
-    _check_image(x)
-    start = _baseline(x, baseline)
-    return (x - start) * activations.multipliers(score, x, start, pool=pool)
+    inputs.check_image(x)
+    start = inputs.baseline_of(x, baseline)
+    above = jax.grad(activations.intervene(score, layer), argnums=1)
 
+    def below(x):
+        return activations.record(score, [layer])(x)[1][layer]
 
-def guided_gradient(score: Score, x: Array) -> Array:
-    """Guided backpropagation: at each ReLU, only positive gradients go down.
+    def at(t):
+        point = start + t * (x - start)
+        value, speed = jax.jvp(below, (point,), (x - start,))
+        return above(point, value) * speed
 
-    Args:
-      score: `[H, W, C] -> []`, with ReLUs.
-      x: `[H, W, C]` image.
-
-    Returns:
-      `[H, W, C]`.
-
-    Raises:
-      ValueError: the score holds no ReLU.
-
-    References:
-      Springenberg et al., Striving for simplicity: the all convolutional net, 2015.
-
-    >>> import jax, jax.numpy as jnp
-    >>> f = lambda x: jnp.sum(jax.nn.relu(x)) - jnp.sum(jax.nn.relu(2 * x))
-    >>> guided_gradient(f, jnp.ones((1, 1, 1))).tolist()
-    [[[1.0]]]
-    """
-    _check_image(x)
-    return jax.grad(activations.guided(score))(x)
-
-
-def heatmap(attribution: Array) -> Array:
-    """The map that attacks and metrics look at: absolute, per pixel, summing to one.
-
-    Where the attribution is zero everywhere, the map is uniform. Its derivative at an
-    entry of exactly zero is taken as zero.
-
-    Args:
-      attribution: `[H, W, C]`.
-
-    Returns:
-      `[H, W]`, non-negative, of sum one.
-
-    References:
-      Ghorbani et al., Interpretation of neural networks is fragile, 2019.
-
-    >>> import jax.numpy as jnp
-    >>> heatmap(jnp.array([[[-1.0, 2.0], [0.0, 1.0]]])).tolist()
-    [[0.75, 0.25]]
-    """
-    chex.assert_rank(attribution, 3)
-    sign = jnp.sign(jax.lax.stop_gradient(attribution))
-    pixels = jnp.sum(attribution * sign, axis=-1)
-    total = jnp.sum(pixels)
-    dead = total == 0
-    return jnp.where(dead, 1 / pixels.size, pixels / jnp.where(dead, 1, total))
+    return _integral(at, steps, rule, x.dtype)
 
 
 def _integral(at, steps: int, rule: Quadrature, dtype):
     """Integrate a function of a number over [0, 1]."""
-    _check_count("steps", steps)
+    inputs.check_count("steps", steps)
     nodes, weights = rule(steps)
 
     def term(node):
@@ -336,25 +254,3 @@ def _total(term, inputs):
         return jax.tree.map(jnp.add, total, term(item)), None
 
     return jax.lax.scan(jax.checkpoint(add), zero, inputs)[0]
-
-
-def _baseline(x: Array, baseline: Array | None) -> Array:
-    if baseline is None:
-        return jnp.zeros_like(x)
-    if jnp.shape(baseline) != x.shape:
-        raise ValueError(
-            f"`baseline` has shape {jnp.shape(baseline)}, and the image {x.shape}: "
-            "broadcast it, `jnp.broadcast_to(baseline, x.shape)`"
-        )
-    return jnp.asarray(baseline, x.dtype)
-
-
-def _check_image(x: Array) -> None:
-    chex.assert_rank(x, 3)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"`x` is {x.dtype}: pass float32 pixels in [0, 1]")
-
-
-def _check_count(name: str, count: int) -> None:
-    if count < 1:
-        raise ValueError(f"`{name}` is {count}: take 1 or more")
