@@ -185,6 +185,9 @@ def main(config: Config, folder: pathlib.Path) -> None:
 
 CONFIGS = {
     "default": Config(),
+    "small": Config(
+        train=1024, test=200, image_size=32, widths=(16, 32, 64), steps=400, rate=1e-2
+    ),
     "smoke": Config(train=64, test=32, image_size=32, widths=(8, 16), steps=4, batch=8),
 }
 

@@ -79,7 +79,8 @@ class Config:
     """What picks the best iterate: the attack's own objective (the paper's text), the
     top-k overlap or the rank correlation (options of the authors' code)."""
     points: int = 100
-    """Points on the path of integrated gradients in the reported map."""
+    """Points on the path of integrated gradients, or samples of SmoothGrad, in the
+    reported map."""
     attack_points: int = 10
     """The same in the maps that an attack climbs, and chooses its iterate by."""
     beta: float | None = None
@@ -98,7 +99,7 @@ def explanation(
     """Explain the logit of class `y` by a map `[H, W]` that sums to one."""
     knobs: dict[str, Any] = {
         "integrated_gradients": {"steps": points, "rule": attributions.right},
-        "smooth_gradient": {"key": key},
+        "smooth_gradient": {"key": key, "samples": points},
     }.get(attribution, {})
     explain = getattr(attributions, attribution)
     return attributions.heatmap(explain(lambda z: fn(z)[y], x, **knobs))
@@ -118,7 +119,7 @@ def attack_by_name(
     key: Key,
 ) -> ascent.Ascent:
     """Run one of the attacks that `Config.attacks` lists."""
-    k = k_of(config, x)
+    k = k_of(config.k, x)
     before = explain(x)
     measure = {
         "objective": None,
@@ -169,9 +170,7 @@ def one(
     x = example["image"]
     attack_key, climbed_key, judged_key = jax.random.split(key, 3)
     model = functools.partial(fn, weights)
-    smooth = model
-    if attribution not in NO_TWIN and has_relu(model, x):
-        smooth = activations.replace(model, activations.softplus(beta))
+    smooth = model if attribution in NO_TWIN else smooth_twin(model, beta, x)
     y = jnp.argmax(model(x))
     # What is random in an explanation is judged with another draw than was attacked.
     judge = functools.partial(
@@ -199,7 +198,7 @@ def one(
     region = least_salient_quarter(a)
     row = {
         "label": y,
-        "overlap": metrics.top_k_intersection(a, b, k=k_of(config, x)),
+        "overlap": metrics.top_k_intersection(a, b, k=k_of(config.k, x)),
         "rank": metrics.rank_correlation(a, b),
         "center": metrics.center_shift(a, b),
         "center_of_uniform": jnp.linalg.norm(metrics.center_of_mass(a) - middle(a)),
@@ -232,9 +231,7 @@ def curved(
     x = example["image"]
     model = functools.partial(fn, weights)
     y = jnp.argmax(model(x))
-    smooth = model
-    if has_relu(model, x):
-        smooth = activations.replace(model, activations.softplus(beta))
+    smooth = smooth_twin(model, beta, x)
     score = lambda z: smooth(z)[y]  # noqa: E731
     product = functools.partial(curvature.hvp, score, x)
     start, draw = jax.random.split(key)
@@ -253,10 +250,10 @@ def curved(
     }
 
 
-def k_of(config: Config, x: Array) -> int:
+def k_of(k: int | None, x: Array) -> int:
     """How many pixels count as the top: the authors' 1000 of 227 x 227, or a tenth."""
     pixels = x.shape[0] * x.shape[1]
-    return config.k or (1000 if min(x.shape[:2]) >= 200 else pixels // 10)
+    return k or (1000 if min(x.shape[:2]) >= 200 else pixels // 10)
 
 
 def least_salient_quarter(a: Array) -> Array:
@@ -274,8 +271,15 @@ def middle(a: Array) -> Array:
     return (jnp.array(a.shape, a.dtype) - 1) / 2
 
 
+def smooth_twin(fn: Fn, beta: Array, x: Array) -> Fn:
+    """The softplus twin of a ReLU network; a network that is smooth is its own."""
+    if not has_relu(fn, x):
+        return fn
+    return activations.replace(fn, activations.softplus(beta))
+
+
 def has_relu(fn: Fn, x: Array) -> bool:
-    """Whether there is a ReLU to replace; a network that is smooth needs no twin."""
+    """Whether there is a ReLU to replace."""
     try:
         jax.eval_shape(activations.replace(fn, jax.nn.softplus), x)
     except activations.NoReLU:
@@ -296,7 +300,7 @@ def set_up(config: Config) -> Setup:
     """Load network and images, choose the twin's sharpness, list the settings."""
     network = networks.load(config.model, image_size=config.image_size)
     examples = networks.correct(network, config.data, config.split, count=config.images)
-    if config.model == "parts" and config.data is None:
+    if (config.data or network.images).partition(":")[0] == "parts":
         examples["truth"] = deciding_parts(network, examples, config.split)
     beta = config.beta or typical_sharpness(network, examples["image"])
     settings = sweeps.grid(
@@ -330,7 +334,8 @@ def deciding_parts(
         examples["id"].tolist(), image_size=network.image_size, seed=seed
     )
     logits = jax.vmap(network.fn, (None, 0))(network.weights, examples["image"])
-    ranked = np.argsort(-np.asarray(logits), axis=-1)
+    known = np.asarray(logits)[:, : len(parts.CLASSES)]  # yours may tell more apart
+    ranked = np.argsort(-known, axis=-1)
     differ = parts.differing_parts()[ranked[:, 0], ranked[:, 1]]
     return np.any(birds.masks & differ[:, :, None, None], axis=1).astype(np.float32)
 
@@ -362,7 +367,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
             chunk=config.chunk,
         )
     x = setup.examples["image"][0]
-    fragility_report.write(config, folder, k=k_of(config, x), pixels=x[..., 0].size)
+    fragility_report.write(config, folder, k=k_of(config.k, x), pixels=x[..., 0].size)
 
 
 def plan(config: Config) -> str:
@@ -425,6 +430,7 @@ CONFIGS = {
         chunk=16,
     ),
     "smoke": Config(
+        model="parts_small",
         images=4,
         attributions=("gradient", "deep_lift"),
         attacks=("top_k", "random"),
