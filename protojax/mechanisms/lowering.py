@@ -252,9 +252,6 @@ def _pool_gradient(
     # In the padded image, pixel q * stride + phase hears from the windows that start at
     # (q - shift) * stride, through their tap shift * stride + phase.
     reach = [-(-k // s) for k, s in zip(window, strides)]
-    numbers = np.full([r * s for r, s in zip(reach, strides)], -1, np.int32)
-    numbers[tuple(map(slice, window))] = np.arange(math.prod(window)).reshape(window)
-    numbers = numbers.reshape(_pairs(reach, strides))
     counts = [n + r - 1 for n, r in zip(winner.shape, reach)]
     zero = jnp.zeros((), cotangent.dtype)
     edges = [(r - 1, r - 1, 0) for r in reach]
@@ -264,9 +261,9 @@ def _pool_gradient(
     )
     total = jnp.zeros(_pairs(counts, strides), cotangent.dtype)
     for shift in itertools.product(*map(range, reach)):
-        taps = numbers[tuple(i for h in shift for i in (slice(h, h + 1), slice(None)))]
         starts = [r - 1 - h for r, h in zip(reach, shift)]
         stops = [start + n for start, n in zip(starts, counts)]
+        taps = _tap_numbers(shift, window, strides)
         wins = _spread(lax.slice(winner, starts, stops)) == taps
         total += jnp.where(wins, _spread(lax.slice(given, starts, stops)), 0)
     pixels = total.reshape([n * s for n, s in zip(counts, strides)])
@@ -275,6 +272,16 @@ def _pool_gradient(
         for (low, _), n, size in zip(p["padding"], operand.shape, pixels.shape)
     ]
     return [lax.pad(pixels, zero, edges)]
+
+
+def _tap_numbers(shift: Sequence, window: Sequence, strides: Sequence) -> Array:
+    """Of the taps shift * stride + phase, for all phases; -1 outside of the window."""
+    shape = _pairs([1] * len(strides), strides)
+    number, inside = jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool)
+    for axis, (h, k, s) in enumerate(zip(shift, window, strides)):
+        tap = h * s + lax.broadcasted_iota(jnp.int32, shape, 2 * axis + 1)
+        number, inside = number * k + tap, inside & (tap < k)
+    return jnp.where(inside, number, -1)
 
 
 def _winners(operand: Array, params: Mapping) -> tuple[Array, Array]:

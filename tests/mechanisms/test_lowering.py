@@ -165,6 +165,25 @@ def test_loops_calls_and_custom_derivatives_keep_their_values(net):
     np.testing.assert_allclose(lowering.canonical(walk)(x), expected, **close)
 
 
+def test_pooling_is_rewritten_inside_rematerialized_loops(net):
+    model, variables, x = net
+    gradient = jax.grad(lambda z: model.apply(variables, z)[0])
+    add = jax.checkpoint(lambda total, t: (total + gradient(t * x), None))
+    path = lambda x: lax.scan(add, 0 * x, jnp.linspace(0.5, 1, 2))[0]
+    actual = jax.jit(lowering.canonical(jax.grad(lambda x: jnp.sum(path(x) ** 2))))(x)
+    expected = jax.jit(jax.grad(lambda x: jnp.sum(path(x) ** 2)))(x)
+    np.testing.assert_allclose(actual, expected, **close)
+
+
+def test_maxima_keep_ties_and_nan():
+    x = jnp.array([[0.0, 0.0, jnp.nan, 1.0, 2.0, 2.0]])
+    pool = lambda x: nn.max_pool(x[..., None], (2,), (1,))[..., 0]
+    actual = jax.jit(lowering.canonical(pool))(x)
+    np.testing.assert_array_equal(actual, pool(x))
+    total = lambda f: jax.grad(lambda x: jnp.sum(f(x)))(x[:, 3:])
+    np.testing.assert_array_equal(total(lowering.canonical(pool)), total(pool))
+
+
 def test_derivatives_and_batches_pass_through_it(net):
     model, variables, x = net
     fn = lambda z: model.apply(variables, z)[0]
