@@ -249,6 +249,8 @@ def box(low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> RelevanceRule:
         a = layer.input
         lows = jnp.broadcast_to(jnp.asarray(low, a.dtype), a.shape)
         highs = jnp.broadcast_to(jnp.asarray(high, a.dtype), a.shape)
+        # else XLA folds the layer at the bounds, slowly, while it compiles
+        a, lows, highs = jax.lax.optimization_barrier((a, lows, highs))
 
         def between(a, lows, highs):
             output = jax.jvp(layer.affine, (a,), (a,))[1]
