@@ -261,7 +261,7 @@ def least_salient_quarter(a: Array) -> Array:
     rows, columns = a.shape[0] // 2, a.shape[1] // 2
     down, across = jnp.arange(a.shape[0]) < rows, jnp.arange(a.shape[1]) < columns
     quarters = jnp.stack(
-        [u[:, None] & v for u in (down, ~down) for v in (across, ~across)]
+        [u[:, None] & v[None] for u in (down, ~down) for v in (across, ~across)]
     ).astype(a.dtype)
     return quarters[jnp.argmin(jnp.sum(quarters * a, axis=(1, 2)))]
 

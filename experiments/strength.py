@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -225,7 +225,7 @@ def seeded(
 ) -> dict[str, Array]:
     """Attack SmoothGrad with noise of its own; judge it with that and with other."""
     x = example["image"]
-    own, other, third = jax.random.split(key, 3)
+    noises = jax.random.split(key, 3)  # the attack's own, another, and a third
     model = functools.partial(fn, weights)
     y, k = jnp.argmax(model(x)), fragility.k_of(config.k, x)
     found = attacked(
@@ -233,23 +233,28 @@ def seeded(
         x,
         attribution="smooth_gradient",
         points=samples,
-        noise=own,
+        noise=noises[0],
         beta=beta,
         k=k,
         climb={"radius": radius, "step_size": step_size, "steps": config.climb},
     )
 
-    def judge(count: int, noise: Key) -> Callable[[Array], Array]:
-        return functools.partial(
-            fragility.explanation, "smooth_gradient", count, noise, model, y
+    def maps(z: Array, count: int, noises: Key) -> Array:
+        return jax.lax.map(
+            lambda noise: fragility.explanation(
+                "smooth_gradient", count, noise, model, y, z
+            ),
+            noises,
         )
 
+    before, after = maps(x, samples, noises), maps(found.x, samples, noises[:2])
+    many = [maps(z, config.points, noises[1:2])[0] for z in (x, found.x)]
     row = {"found": jnp.any(found.x != x), "stalled": found.stalled}
     pairs = {
-        "own": (judge(samples, own)(x), judge(samples, own)(found.x)),
-        "other": (judge(samples, other)(x), judge(samples, other)(found.x)),
-        "many": (judge(config.points, other)(x), judge(config.points, other)(found.x)),
-        "floor": (judge(samples, other)(x), judge(samples, third)(x)),
+        "own": (before[0], after[0]),
+        "other": (before[1], after[1]),
+        "many": many,
+        "floor": (before[1], before[2]),
     }
     for name, (a, b) in pairs.items():
         row |= {f"{what}_{name}": m for what, m in moved(a, b, k).items()}

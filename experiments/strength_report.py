@@ -20,6 +20,7 @@ Part = tuple[pages.Section, list[dict[str, Any]]]  # and its numbers for summary
 def write(config: "Config", folder: pathlib.Path, *, k: int, pixels: int) -> None:
     """Write the report of a folder with its three sweeps."""
     rows, transfer, noise = (report.read(folder / name) for name in FOLDERS)
+    pictures = report.arrays(folder / "transfer")
     chance = {"overlap": k / pixels, "rank": 0.0}
     names = {
         "overlap": f"top-{k} overlap",
@@ -33,10 +34,9 @@ def write(config: "Config", folder: pathlib.Path, *, k: int, pixels: int) -> Non
     parts = [
         _climbed(config, rows, chance, names),
         _sharpened(config, rows, chance, names),
-        _transferred(config, transfer, chance, names),
+        _transferred(config, transfer, pictures, chance, names),
         _seeded(config, noise, chance, names),
     ]
-    parts[2][0].blocks.extend(_seen(config, report.arrays(folder / "transfer"), names))
     pages.write(
         folder,
         title=f"Strength of the top-k attack: {config.model}",
@@ -168,6 +168,7 @@ def _sharpened(
 def _transferred(
     config: "Config",
     rows: Sequence[report.Row],
+    kept: Sequence[dict[str, Any]],
     chance: Mapping[str, float],
     names: Names,
 ) -> Part:
@@ -195,6 +196,7 @@ def _transferred(
         " or integrated gradients is judged with more points than were climbed.",
         *_tables(long, "attack_on", "judged", chance, names),
         f"Images that were moved with the label kept, by attack: {moved}.",
+        _seen(config, kept, names),
     ]
     numbers = report.summary(
         long, by=["attack_on", "judged"], values=METRICS, chance=chance
@@ -204,7 +206,7 @@ def _transferred(
 
 def _seen(
     config: "Config", kept: Sequence[dict[str, Any]], names: Names
-) -> list[pages.Picture]:
+) -> pages.Picture:
     judged = (*config.attributions, *config.bystanders)
     titles = ["image", *(report.label(name, names) for name in judged)]
     pictures = [[kept[0]["image"], *kept[0]["before"]]]
@@ -213,13 +215,11 @@ def _seen(
         pictures.append([one["perturbed"], *one["after"]])
         label = report.label(one["attack_on"], names)
         notes.append([f"attack on\n{label}", *("" for _ in judged)])
-    return [
-        pages.Picture(
-            figures.panels(pictures, titles=titles, notes=notes),
-            "One image and its explanations: before, and after each attack.",
-            "Maps of all explanations before and after each attack.",
-        )
-    ]
+    return pages.Picture(
+        figures.panels(pictures, titles=titles, notes=notes),
+        "One image and its explanations: before, and after each attack.",
+        "Maps of all explanations before and after each attack.",
+    )
 
 
 def _seeded(

@@ -1,0 +1,210 @@
+import dataclasses
+import importlib
+import json
+import logging
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import PIL.Image
+import pyarrow.parquet as pq
+import pytest
+
+from experiments import cli, fragility, networks, strength
+from protojax.scale import sources
+
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPTS = sorted(
+    path.stem
+    for path in (ROOT / "experiments").glob("*.py")
+    if "cli.run(CONFIGS" in path.read_text() and path.stem != "cli"
+)
+COLORS = {"blue": (30, 40, 200), "green": (30, 180, 60), "red": (200, 40, 50)}
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A cache folder of its own, with the small network that most scripts look at."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        networks.load("parts_small")
+    return folder
+
+
+@pytest.fixture
+def process(tmp_path, monkeypatch):
+    """What a script sets in this process is put back, and it writes elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    level = logging.getLogger("protojax").level
+    yield tmp_path
+    for name, value in before.items():
+        jax.config.update(name, value)
+    logging.getLogger("protojax").setLevel(level)
+
+
+@pytest.fixture
+def own(process, monkeypatch):
+    """A user's network in a module of theirs, and their folder of images."""
+    monkeypatch.syspath_prepend(process)
+    text = """
+import jax.numpy as jnp
+
+def network():
+    def fn(weights, x):  # classes in the order of the folders: blue, green, red
+        return weights["scale"] * jnp.mean(x**2, axis=(0, 1))[::-1]
+    return fn, {"scale": jnp.float32(4.0)}
+
+def blind():
+    return lambda weights, x: network()[0](weights, 1 - x), {"scale": jnp.float32(4.0)}
+
+def wrong():
+    return network()[0]
+"""
+    (process / "mine.py").write_text(text)
+    draw = np.random.default_rng(0)
+    for name, color in COLORS.items():
+        (process / "images" / name).mkdir(parents=True)
+        for number in range(2):
+            pixels = np.array(color) + draw.integers(-25, 26, (16, 16, 3))
+            image = PIL.Image.fromarray(pixels.astype(np.uint8))
+            image.save(process / "images" / name / f"{number}.png")
+    yield process
+    sys.modules.pop("mine", None)
+
+
+def script(module, *args):
+    plan = getattr(module, "plan", None)
+    cli.run(module.CONFIGS, module.main, module.__doc__, plan=plan, args=args)
+
+
+def written(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+
+
+def check_results(folder):
+    config = json.loads((folder / "config.json").read_text())
+    assert config["config"] and config["packages"]["jax"] == jax.__version__
+    assert written(folder / "rows")
+    numbers = json.loads((folder / "summary.json").read_text())["numbers"]
+    assert numbers
+    for number in numbers:
+        assert {"value", "mean", "low", "high", "n"} <= set(number)
+    page = (folder / "report.html").read_text()
+    links = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)["']""", page)
+    assert [link for link in links if not re.match("data:|#|https?:", link)] == []
+    assert "<table" in page and "url(" not in page and "<script src" not in page
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_smoke_run_leaves_its_rows_numbers_and_page_and_resumes(
+    name, cache, tmp_path
+):
+    folder = tmp_path / "here"
+    command = [sys.executable, "-m", f"experiments.{name}", "smoke", "--out", folder]
+    # Programs that run for milliseconds are not worth a compiler's efforts.
+    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    env = {**os.environ, **flags, "XDG_CACHE_HOME": str(cache)}
+    env.pop("PROTOJAX_DATA", None)
+
+    def run():
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()[-2000:]
+        return done.stdout.decode()
+
+    assert "report.html" in run()
+    check_results(folder)
+    before = written(folder)
+    run()
+    assert written(folder) == before
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_lists_every_knob_of_a_script(name, process, capsys):
+    module = importlib.import_module(f"experiments.{name}")
+    with pytest.raises(SystemExit) as stop:
+        script(module, "--help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for field in dataclasses.fields(module.Config):
+        assert f"--{field.name.replace('_', '-')}" in text
+    assert "smoke" in text and "--out" in text
+    assert not list(process.iterdir())
+
+
+OWN = ["smoke", "--model", "mine:network", "--data", "folder:images", "--split", "all"]
+OWN += ["--image-size", "16", "--attributions", "gradient"]
+
+
+def test_your_own_network_and_images_are_attacked(own):
+    script(fragility, *OWN, "--images", "6", "--no-hessian", "--out", "here")
+    check_results(own / "here")
+    rows = pq.read_table(own / "here" / "rows").to_pylist()
+    assert sorted(row["label"] for row in rows if row["attack"] == "top_k") == [
+        *(0, 0, 1, 1, 2, 2)
+    ]
+    assert all(row["label_kept"] and row["linf"] <= 4.01 / 255 for row in rows)
+    assert "on_parts_before" not in rows[0]
+
+
+@pytest.mark.parametrize(
+    "module", [fragility, pytest.param(strength, marks=pytest.mark.slow)]
+)
+def test_a_plan_prints_programs_and_writes_nothing(module, own, capsys):
+    others = {
+        fragility: ["--attacks", "random"],
+        strength: ["--bystanders", "input_x_gradient"],
+    }
+    script(module, *OWN, *others[module], "--plan")
+    text = capsys.readouterr().out
+    assert "memory per device" in text and "program" in text
+    assert {path.name for path in own.iterdir()} <= {
+        *("mine.py", "images", "cache", "__pycache__")
+    }
+
+
+def test_the_truth_is_known_of_every_network_on_the_embedded_birds(own):
+    (own / "mine.py").write_text(
+        "import jax.numpy as jnp\n"
+        "def network():\n"
+        "    return lambda w, x: w + x.mean(), jnp.eye(20)[3]\n"  # more than 8 classes
+    )
+    config = fragility.Config(
+        model="mine:network", data="parts:32", image_size=32, images=3
+    )
+    setup = fragility.set_up(config)
+    assert setup.examples["label"].tolist() == [3, 3, 3]
+    truth = setup.examples["truth"]
+    assert truth.shape == (3, 32, 32) and set(np.unique(truth)) == {0.0, 1.0}
+    assert setup.beta == 0.0  # there is no ReLU, so no twin
+    assert sources.PARTS_SEEDS[config.split] == 1
+
+
+def test_bad_networks_and_images_say_what_to_do(own, monkeypatch):
+    with pytest.raises(ValueError, match="'resnet': choose from parts, parts_small"):
+        networks.load("resnet")
+    with pytest.raises(ValueError, match="cannot be imported.*PYTHONPATH"):
+        networks.load("missing:network")
+    with pytest.raises(ValueError, match="cannot be imported.*nothing"):
+        networks.load("mine:nothing")
+    with pytest.raises(ValueError, match=r"must return \(fn, weights\).*function"):
+        networks.load("mine:wrong")
+    blind = networks.load("mine:blind", image_size=16)
+    with pytest.raises(ValueError, match="is classified correctly: do its labels"):
+        networks.correct(blind, f"folder:{own / 'images'}", "all", count=2)
+    monkeypatch.delenv("PROTOJAX_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="PROTOJAX_DATA names.*--model parts"):
+        networks.load("cifar10_resnet20")
+
+
+@pytest.mark.usefixtures("own")
+def test_an_unknown_attack_is_named():
+    with pytest.raises(ValueError, match="`attacks` has 'topk'"):
+        script(fragility, *OWN, "--attacks", "topk", "--out", "here")
