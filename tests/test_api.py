@@ -17,6 +17,9 @@ MODULES = sorted(
     if path.name != "__init__.py"
 )
 
+INNER = {"identity", "programs", "progress", "rows", "sources", "storage"}
+"""What `sweeps` and `data` are made of: documented, but no names for users."""
+
 
 def public_functions():
     for name in MODULES:
@@ -38,7 +41,8 @@ def test_a_public_function_is_documented_and_typed(function):
             assert f"{name}:" in doc or f"{name}," in doc, f"{name} is not documented"
     if signature.return_annotation not in (None, "None"):
         assert any(word in doc for word in ("Returns:", "Yields:", "Return"))
-    assert ">>>" in doc, "no example"
+    if function.__module__.split(".")[-1] not in INNER:
+        assert ">>>" in doc, "no example"
     for parameter in signature.parameters.values():
         assert parameter.annotation is not inspect.Parameter.empty, parameter.name
     assert signature.return_annotation is not inspect.Signature.empty

@@ -83,7 +83,18 @@ class Program(NamedTuple):
 
 
 def read(places: Mapping[int, Any], place: "int | Constant") -> Any:
-    """Return what stands at a place of a `Program`, or the constant itself."""
+    """Return what stands at a place of a `Program`, or the constant itself.
+
+    Args:
+      places: from `Program.run`.
+      place: a number, or a constant.
+
+    Returns:
+      The value.
+
+    >>> read({0: "here"}, 0), read({}, Constant(2.0))
+    ('here', 2.0)
+    """
     return place.value if isinstance(place, Constant) else places[place]
 
 

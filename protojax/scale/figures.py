@@ -59,6 +59,12 @@ def curves(
 
     Raises:
       ModuleNotFoundError: matplotlib is not installed; says how to install it.
+
+    >>> rows = [{"id": i, "attack": "top_k", "radius": r, "overlap": 1 - r}
+    ...         for i in range(3) for r in (0.1, 0.2)]
+    >>> figure = curves(rows, x="radius", lines="attack", values=["overlap"])
+    >>> len(figure.axes)
+    1
     """
     names, chance = names or {}, chance or {}
     numbers = report.summary(rows, by=[lines, x], values=values)
@@ -103,6 +109,10 @@ def panels(
     Raises:
       ValueError: rows of different lengths.
       ModuleNotFoundError: matplotlib is not installed; says how to install it.
+
+    >>> image, a = np.zeros([4, 4, 3]), np.ones([4, 4])
+    >>> len(panels([[image, a]], titles=["image", "map"]).axes)
+    2
     """
     for number, row in enumerate(pictures):
         texts = notes[number] if notes else row

@@ -77,6 +77,13 @@ def write(
 
     Returns:
       The path of `report.html`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = write(folder, title="A page", sections=[Section("What", ["So."])],
+    ...                  numbers=[], provenance={"rows": 0})
+    ...     page.name, sorted(p.name for p in page.parent.iterdir())
+    ('report.html', ['report.html', 'report.md', 'summary.json'])
     """
     folder = pathlib.Path(folder)
     made = Section("How this was made", [_provenance(provenance)])

@@ -34,6 +34,17 @@ def read(*folders: str | pathlib.Path) -> list[dict[str, Any]]:
 
     Raises:
       ValueError: no rows, or a damaged part.
+
+    >>> import tempfile
+    >>> import jax, jax.numpy as jnp
+    >>> from protojax import sweeps
+    >>> def one(weights, x, key, *, scale):
+    ...     return {"sum": jnp.sum(scale * x), "scaled": scale * x}
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     sweeps.run(one, None, sweeps.grid(scale=[2.0]), jnp.ones([3, 2]), out,
+    ...                key=jax.random.key(0), keep=[1])
+    ...     [row["sum"] for row in read(out)]
+    [4.0, 4.0, 4.0]
     """
     return [row for part in _parts(folders) for row in _table(part).to_pylist()]
 
@@ -46,6 +57,17 @@ def arrays(*folders: str | pathlib.Path) -> list[dict[str, Any]]:
 
     Returns:
       Dicts with `id`, the setting and the arrays, in the order of `read`.
+
+    >>> import tempfile
+    >>> import jax, jax.numpy as jnp
+    >>> from protojax import sweeps
+    >>> def one(weights, x, key, *, scale):
+    ...     return {"sum": jnp.sum(scale * x), "scaled": scale * x}
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     sweeps.run(one, None, sweeps.grid(scale=[2.0]), jnp.ones([3, 2]), out,
+    ...                key=jax.random.key(0), keep=[1])
+    ...     [(kept["id"], kept["scaled"].tolist()) for kept in arrays(out)]
+    [(1, [2.0, 2.0])]
     """
     found = []
     for part in _parts(folders):
@@ -70,6 +92,17 @@ def provenance(*folders: str | pathlib.Path) -> dict[str, Any]:
       Commands, configurations, versions, commits, devices (each a list, without
       repetitions), the numbers of parts, rows and nulls, and the seconds spent in
       programs and in compiling them.
+
+    >>> import tempfile
+    >>> import jax, jax.numpy as jnp
+    >>> from protojax import sweeps
+    >>> def one(weights, x, key, *, scale):
+    ...     return {"sum": jnp.sum(scale * x), "scaled": scale * x}
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     sweeps.run(one, None, sweeps.grid(scale=[2.0]), jnp.ones([3, 2]), out,
+    ...                key=jax.random.key(0), keep=[1])
+    ...     provenance(out)["rows"]
+    3
     """
     made = [parts.metadata(part) for part in _parts(folders)]
     config = [facts["config"] for facts in made]
