@@ -1,0 +1,413 @@
+"""Attacks on explanations of SqueezeNet 1.1, against PyTorch and Captum.
+
+python -m benchmarks.fragility [--quick] [--json FILE]
+
+The same weights and images are given to all; results are compared before they are
+timed. PyTorch runs in its default layout and in channels_last, its fast one, and
+differentiates twice by double backward. Weights and images are the real ones where
+PROTOJAX_DATA holds them.
+
+What the floor of a work is, stands beside it in `FLOORS`.
+"""
+
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks import timing, torch_peers
+from protojax.mechanisms import ascent, lowering
+from protojax.methods import activations, attacks, attributions, metrics, objectives
+from protojax.models import pretrained, squeezenet
+
+Array = jax.Array
+
+BETA = 30.0
+RADIUS = 8 / 255
+STEP_SIZE = 0.5 / 255
+
+FLOORS = {
+    "gradient": "a forward pass",
+    "Hessian-vector product": "one gradient of the same network",
+    "top-k attack step": "two forward and two backward passes of the ReLU network",
+    "top-k attack step on integrated gradients": "as many for each point of the path",
+    "integrated gradients": "a forward and a backward pass for each step",
+    "DeepLIFT": "two forward passes and a backward one (Captum's does not add up here: "
+    "where windows of a pool overlap, all but one contribution are lost)",
+    "whole attack": "its steps",
+}
+
+
+class Sizes(NamedTuple):
+    """How much is done; `QUICK` only shows that it runs."""
+
+    side: int = 224
+    batch: int = 4
+    path_batch: int = 16  # for integrated gradients
+    path: int = 16  # its steps
+    attack_path: int = 10  # its steps inside of the attack
+    repeats: int = 5  # attack steps in one program
+    steps: int = 20  # of the whole attack
+    k: int = 1000
+    rounds: int = 7
+    slow_rounds: int = 3
+
+
+QUICK = Sizes(40, 2, 2, 2, 2, 2, 3, 20, 1, 1)
+
+
+class Case(NamedTuple):
+    """The network, the images and their classes."""
+
+    variables: Any
+    x: Array
+    y: Array
+    setting: str
+
+
+def main() -> None:
+    """Run from the command line."""
+    timing.main(rows, __doc__)
+
+
+def rows(quick: bool) -> list[timing.Row]:
+    """Return the table.
+
+    Args:
+      quick: tiny sizes, and no peak memory of PyTorch, which takes a process each.
+
+    Returns:
+      The rows.
+    """
+    torch.set_num_threads(timing.cores())
+    sizes = QUICK if quick else Sizes()
+    case = load(sizes)
+    found = first_order(sizes, case, probe=not quick)
+    found += attack_steps(sizes, case, probe=not quick)
+    return found
+
+
+def load(sizes: Sizes) -> Case:
+    """The real weights and images, or random ones of the same shapes."""
+    count = max(sizes.batch, sizes.path_batch)
+    folder = pathlib.Path(os.environ.get("PROTOJAX_DATA", "none"))
+    weights = folder / "imagenet_squeezenet1_1.npz"
+    samples = folder / "imagenet_samples_224.npz"
+    if weights.is_file():
+        _, variables = pretrained.squeezenet1_1(weights)
+    else:
+        like = jnp.zeros((sizes.side, sizes.side, 3))
+        variables = jax.jit(MODEL.init)(jax.random.key(0), like)
+    if samples.is_file():
+        x = np.load(samples)["images"][:count, : sizes.side, : sizes.side] / 255
+    else:
+        x = jax.random.uniform(jax.random.key(1), (count, sizes.side, sizes.side, 3))
+    x = jnp.asarray(x, jnp.float32)
+    y = jnp.argmax(_batched(MODEL.apply)(variables, x), -1)
+    setting = (
+        f"SqueezeNet 1.1, {sizes.side} pixels, "
+        f"{'torchvision' if weights.is_file() else 'random'} weights"
+    )
+    return Case(variables, x, y, setting)
+
+
+def first_order(sizes: Sizes, case: Case, *, probe: bool) -> list[timing.Row]:
+    """Gradients, products, integrated gradients and DeepLIFT."""
+    v, setting = case.variables, case.setting
+    x, y = case.x[: sizes.batch], case.y[: sizes.batch]
+    many, classes = case.x[: sizes.path_batch], case.y[: sizes.path_batch]
+    direction = jnp.cos(100 * x)
+
+    found = []
+    contest = functools.partial(_contest, setting=setting, probe=probe)
+    plain = timing.compiled(lowering.canonical(_batched(gradient)), v, x, y)
+    smooth = timing.compiled(lowering.canonical(_batched(twin_gradient)), v, x, y)
+    forward = timing.compiled(lowering.canonical(_batched(MODEL.apply)), v, x)
+    found += contest(
+        "gradient",
+        plain,
+        _layouts("gradient", v, x, y),
+        {"forward": (1, forward.run)},
+        rounds=sizes.rounds,
+    )
+    found += contest(
+        "Hessian-vector product",
+        timing.compiled(lowering.canonical(_batched(product)), v, x, y, direction),
+        _layouts("product", v, x, y, direction),
+        {"gradient": (1, smooth.run)},
+        rounds=sizes.rounds,
+    )
+    found += contest(
+        "DeepLIFT",
+        timing.compiled(lowering.canonical(_batched(deep_lift)), v, x, y),
+        _layouts("captum_deep_lift", v, x, y, label="Captum, "),
+        {"gradient": (1, plain.run), "forward": (1, forward.run)},
+        rounds=sizes.rounds,
+        agree=functools.partial(_assert_complete, v, x, y),
+    )
+    passes = timing.compiled(lowering.canonical(_batched(gradient)), v, many, classes)
+    integrated = functools.partial(integrated_gradients, steps=sizes.path)
+    peers = _layouts("integrated", v, many, classes, sizes.path)
+    found += contest(
+        "integrated gradients",
+        timing.compiled(lowering.canonical(_batched(integrated)), v, many, classes),
+        peers
+        | _layouts("captum_integrated", v, many, classes, sizes.path, label="Captum, "),
+        {"gradient": (sizes.path, passes.run)},
+        rounds=sizes.slow_rounds,
+    )
+    return found
+
+
+def attack_steps(sizes: Sizes, case: Case, *, probe: bool) -> list[timing.Row]:
+    """Steps of the top-k attack, alone and in one program, and the whole attack."""
+    v, x, y = case.variables, case.x[: sizes.batch], case.y[: sizes.batch]
+    contest = functools.partial(_contest, setting=case.setting, probe=probe)
+    plain = timing.compiled(lowering.canonical(_batched(gradient)), v, x, y)
+    passes = {"gradient": (2, plain.run)}
+
+    def run(explain, repeats):
+        climb = functools.partial(climbed, explain=explain, k=sizes.k, steps=repeats)
+        return timing.compiled(_batched(climb), v, x, y)
+
+    mask = np.asarray(_batched(functools.partial(chosen, k=sizes.k))(v, x, y))
+    step = run(twin_gradient, sizes.repeats)
+    peers = _layouts("climbed", v, x, y, mask, 0, sizes.repeats)
+    found = contest(
+        "top-k attack step",
+        step,
+        peers,
+        passes,
+        rounds=sizes.rounds,
+        repeats=sizes.repeats,
+        agree=_assert_same_steps,
+    )
+    found += contest(
+        "top-k attack step, called alone",
+        run(twin_gradient, 1),
+        _layouts("climbed", v, x, y, mask, 0, 1),
+        passes,
+        rounds=sizes.rounds,
+        agree=_assert_same_steps,
+    )
+    path = sizes.attack_path
+    found += contest(
+        "top-k attack step on integrated gradients",
+        run(functools.partial(integrated_gradients, act=SMOOTH, steps=path), 1),
+        _layouts("climbed", v, x, y, mask, path, 1),
+        {"gradient": (2 * path, plain.run)},
+        rounds=sizes.slow_rounds,
+        agree=_assert_same_steps,
+    )
+    whole = functools.partial(attack, k=sizes.k, steps=sizes.steps)
+    found += contest(
+        "whole attack",
+        timing.compiled(_batched(whole), v, x, y),
+        _layouts("climbed", v, x, y, mask, 0, sizes.steps),
+        {"step": (sizes.steps / sizes.repeats, step.run)},
+        rounds=sizes.slow_rounds,
+        agree=_assert_same_steps,
+    )
+    return found
+
+
+MODEL = squeezenet.SqueezeNet()
+SMOOTH = activations.softplus(BETA)
+
+
+def gradient(variables: Any, x: Array, y: Array) -> Array:
+    """Of the logit of the ReLU network."""
+    return attributions.gradient(_score(variables, y), x)
+
+
+def twin_gradient(variables: Any, x: Array, y: Array) -> Array:
+    """Of the logit of its smooth twin."""
+    return attributions.gradient(_score(variables, y, SMOOTH), x)
+
+
+def product(variables: Any, x: Array, y: Array, direction: Array) -> Array:
+    """A Hessian-vector product of the twin's logit."""
+    score = _score(variables, y, SMOOTH)
+    return jax.jvp(jax.grad(score), (x,), (direction,))[1]
+
+
+def integrated_gradients(
+    variables: Any, x: Array, y: Array, *, steps: int, act: Callable | None = None
+) -> Array:
+    """With the right Riemann sum, which all contenders have."""
+    return attributions.integrated_gradients(
+        _score(variables, y, act), x, steps=steps, rule=attributions.right
+    )
+
+
+def deep_lift(variables: Any, x: Array, y: Array) -> Array:
+    """From black."""
+    return attributions.deep_lift(_score(variables, y), x)
+
+
+def chosen(variables: Any, x: Array, y: Array, *, k: int) -> Array:
+    """The pixels that the attack empties."""
+    saliency = attributions.heatmap(gradient(variables, x, y))
+    return metrics.top_k_mask(saliency, k=k)
+
+
+def climbed(
+    variables: Any, x: Array, y: Array, *, explain: Callable, k: int, steps: int
+) -> Array:
+    """Bare steps of the top-k attack: gradient, sign, projection."""
+    objective = _objective(variables, x, y, explain, k)
+    project = ascent.within(x, RADIUS)
+    climb = lowering.canonical(jax.grad(objective))
+
+    def step(z, _):
+        return project(z + STEP_SIZE * jnp.sign(climb(z))), None
+
+    return jax.lax.scan(step, x, None, length=steps)[0]
+
+
+def attack(variables: Any, x: Array, y: Array, *, k: int, steps: int) -> Array:
+    """The attack as users call it."""
+    objective = _objective(variables, x, y, twin_gradient, k)
+    return attacks.pgd(objective, x, radius=RADIUS, step_size=STEP_SIZE, steps=steps).x
+
+
+def _objective(variables, x, y, explain, k):
+    before = attributions.heatmap(lowering.canonical(gradient)(variables, x, y))
+    return objectives.top_k(
+        lambda z: attributions.heatmap(explain(variables, z, y)), before, k=k
+    )
+
+
+def _score(variables, y, act=None):
+    fn = functools.partial(MODEL.apply, variables)
+    fn = fn if act is None else activations.replace(fn, act)
+    return lambda z: fn(z)[y]
+
+
+def _batched(fn: Callable) -> Callable:
+    def batched(variables, *args):
+        return jax.vmap(functools.partial(fn, variables))(*args)
+
+    return batched
+
+
+class Peer(NamedTuple):
+    """A contender: how to make its thunk, here or in a process of its own."""
+
+    make: Callable[..., Callable[[], np.ndarray]]
+    args: tuple
+
+
+def _layouts(work: str, variables: Any, *args: Any, label: str = "") -> dict[str, Peer]:
+    params = jax.tree.map(np.asarray, variables["params"])
+    args = tuple(np.asarray(a) if isinstance(a, jax.Array) else a for a in args)
+    return {
+        label + layout: Peer(peer, (work, layout, params, *args))
+        for layout in torch_peers.FORMATS
+    }
+
+
+def peer(work: str, layout: str, params: Mapping, *args: Any) -> Callable:
+    """Make a contender's thunk, in whatever process.
+
+    Args:
+      work: one of `torch_peers.WORKS`.
+      layout: one of `torch_peers.FORMATS`.
+      params: our parameters.
+      *args: images `[N, H, W, 3]`, classes `[N]`, and what the work takes besides.
+
+    Returns:
+      The thunk, whose result is laid out as ours.
+    """
+    torch.set_num_threads(timing.cores())
+    nets = [
+        torch_peers.SqueezeNet(params, act, MODEL.mean, MODEL.std)
+        for act in (nn.ReLU, lambda: nn.Softplus(beta=BETA))
+    ]
+    x, y, *rest = args
+    relu, twin = (n.to(memory_format=torch_peers.FORMATS[layout]) for n in nets)
+    images, labels = torch_peers.images(x, layout), torch.tensor(y).long()
+    works = {
+        "gradient": lambda: torch_peers.gradient(relu, images, labels),
+        "product": lambda direction: torch_peers.hessian_vector_product(
+            twin, images, labels, torch_peers.images(direction, layout)
+        ),
+        "captum_deep_lift": lambda: torch_peers.captum_deep_lift(relu, images, labels),
+        "integrated": lambda steps: torch_peers.integrated_gradients(
+            relu, images, labels, steps
+        ),
+        "captum_integrated": lambda steps: torch_peers.captum_integrated_gradients(
+            relu, images, labels, steps
+        ),
+        "climbed": lambda mask, path, steps: torch_peers.climbed(
+            twin, images, labels, mask, path, steps, RADIUS, STEP_SIZE
+        ),
+    }
+    return lambda: torch_peers.ours(works[work](*rest))
+
+
+def _contest(
+    work: str,
+    ours: timing.Program,
+    peers: Mapping[str, Peer],
+    floor: Mapping[str, tuple[float, Callable]],
+    *,
+    setting: str,
+    probe: bool,
+    rounds: int,
+    repeats: int = 1,
+    agree: Callable[[str, Any, Any], None] = timing.assert_agree,
+) -> list[timing.Row]:
+    """Time a work of ours against peers, and against how often parts of a floor."""
+    thunks = {name: each.make(*each.args) for name, each in peers.items()}
+    for name, run in thunks.items():
+        agree(f"{work}, {name}", ours.run(), run())
+    parts = {f"floor: {name}": run for name, (_, run) in floor.items()}
+    times = timing.interleave({"ours": ours.run} | thunks | parts, rounds=rounds)
+    floor_s = sum(
+        count * times[f"floor: {name}"].median for name, (count, _) in floor.items()
+    )
+    if "step" not in floor:
+        floor_s *= repeats
+    known = FLOORS.get(work, FLOORS["top-k attack step"])
+    return [
+        timing.row(
+            work,
+            times["ours"].median / repeats,
+            peer=name,
+            peer_s=times[name].median / repeats,
+            floor_s=floor_s / repeats,
+            program=ours,
+            peer_memory_mb=timing.peak_memory(each.make, *each.args) if probe else None,
+            setting=f"{setting}, batch {len(each.args[3])}; floor: {known}",
+        )
+        for name, each in peers.items()
+    ]
+
+
+def _assert_same_steps(work: str, actual: Any, expected: Any) -> None:
+    """Signed steps amplify rounding where a gradient is zero: nearly all must agree."""
+    same = np.mean(np.abs(np.asarray(actual) - expected) < STEP_SIZE / 10)
+    if same < 0.97:
+        raise AssertionError(f"{work}: only {same:.1%} of the pixels agree")
+
+
+def _assert_complete(variables, x, y, work: str, actual: Any, expected: Any) -> None:
+    """Ours sums to the difference of scores; Captum's only resembles it."""
+    logits = [_batched(MODEL.apply)(variables, z) for z in (x, jnp.zeros_like(x))]
+    change = jnp.take_along_axis(logits[0] - logits[1], y[:, None], 1)[:, 0]
+    timing.assert_agree(work, jnp.sum(actual, (1, 2, 3)), change)
+    alike = np.corrcoef(np.ravel(actual), np.ravel(expected))[0, 1]
+    if not alike > 0.3:
+        raise AssertionError(f"{work}: the correlation is only {alike:.2f}")
+
+
+if __name__ == "__main__":
+    main()

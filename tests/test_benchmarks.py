@@ -1,0 +1,82 @@
+"""Every benchmark runs, and its table has what it promises."""
+
+import functools
+import json
+import operator
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import timing
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+PROMISED = {
+    "work",
+    "ours_s",
+    "peer",
+    "peer_s",
+    "floor_s",
+    "ratio_to_peer",
+    "ratio_to_floor",
+    "memory_mb",
+    "compile_s",
+}
+
+
+def test_a_row_has_what_is_promised_and_null_for_what_does_not_apply():
+    row = timing.row("sorting", 2.0, peer="them", peer_s=3.0, floor_s=1.0)
+    assert row.keys() >= PROMISED
+    assert row["ratio_to_peer"] == 1.5 and row["ratio_to_floor"] == 2.0
+    alone = timing.row("sorting", 2.0)
+    assert alone["peer_s"] is None and alone["ratio_to_peer"] is None
+    assert "sorting" in timing.table([row, alone])
+
+
+def test_contenders_take_turns_after_a_warm_up():
+    seen = []
+    contenders = {name: lambda name=name: seen.append(name) for name in "ab"}
+    times = timing.interleave(contenders, rounds=2)
+    assert seen == ["a", "b"] * 3
+    assert 0 <= times["a"].least <= times["a"].median
+
+
+def test_a_program_knows_its_compile_time_and_memory():
+    program = timing.compiled(lambda x: x @ x.T, jnp.ones((500, 2)))
+    assert program.run().shape == (500, 500)
+    assert program.compile_s > 0 and program.memory_mb > 1
+
+
+def test_results_that_differ_are_not_timed():
+    timing.assert_agree("work", [1.0, 2.0], [1.0, 2.0001])
+    with pytest.raises(AssertionError, match="adding: results differ by 5.0e-01"):
+        timing.assert_agree("adding", 3.0, 2.0)
+
+
+def test_memory_is_measured_in_a_process_of_its_own():
+    grown = timing.peak_memory(functools.partial, operator.mul, b"x", 10**8)
+    assert 90 < grown < 110
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lowering", "fragility"])
+def test_a_quick_run_writes_its_table(name, tmp_path):
+    if name == "fragility":
+        pytest.importorskip("torch")
+        pytest.importorskip("captum")
+    file = tmp_path / "rows.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", file]
+    start = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    seconds = time.perf_counter() - start
+    rows = json.loads(file.read_text())
+    assert rows
+    for row in rows:
+        assert row.keys() >= PROMISED
+        assert isinstance(row["work"], str) and 0 < row["ours_s"] < seconds
+        if row["peer"] is not None:
+            assert row["ratio_to_peer"] == pytest.approx(row["peer_s"] / row["ours_s"])
