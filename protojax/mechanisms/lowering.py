@@ -7,8 +7,10 @@ here re-emit each in a form that is not. They act on the traced, already differe
 function, so that they need no derivative rules and serve any order and any network.
 """
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -164,12 +166,12 @@ def _depthwise(x: Array, w: Array, window: Window) -> Array:
     x = _dilated(x, window.padding, window.lhs_dilation)
     x = jnp.repeat(x, w.shape[-1] // x.shape[-1], axis=-1)
     spans = [(n - 1) * s + 1 for n, s in zip(shape, window.strides)]
-    total = None
+    products = []
     for tap in itertools.product(*map(range, w.shape[:-2])):
         starts = [t * d for t, d in zip(tap, window.rhs_dilation)]
         shifted = _strided(x, starts, spans, window.strides)
-        product = shifted * lax.expand_dims(w[tap][0], range(x.ndim - 1))
-        total = product if total is None else total + product
+        products.append(shifted * lax.expand_dims(w[tap][0], range(x.ndim - 1)))
+    total = functools.reduce(operator.add, products)
     return total.astype(window.options["preferred_element_type"] or total.dtype)
 
 
@@ -289,14 +291,12 @@ def _winners(operand: Array, params: Mapping) -> tuple[Array, Array]:
     keys = ("window_dimensions", "window_strides", "padding")
     sizes = zip(operand.shape, *(params[k] for k in keys))
     shape = [(n + low + high - k) // s + 1 for n, k, s, (low, high) in sizes]
-    best, winner = None, None
-    for number, value in enumerate(_taps(operand, -jnp.inf, params, shape)):
-        if best is None:
-            best, winner = value, jnp.zeros(shape, jnp.int32)
-        else:
-            better = ~(value <= best) & (best == best)  # a NaN stays
-            best = jnp.where(better, value, best)
-            winner = jnp.where(better, number, winner)
+    taps = _taps(operand, -jnp.inf, params, shape)
+    best, winner = next(taps), jnp.zeros(shape, jnp.int32)
+    for number, value in enumerate(taps, 1):
+        better = ~(value <= best) & (best == best)  # a NaN stays
+        best = jnp.where(better, value, best)
+        winner = jnp.where(better, number, winner)
     return best, winner
 
 

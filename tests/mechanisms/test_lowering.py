@@ -12,8 +12,9 @@ from jax.sharding import PartitionSpec as P
 
 from protojax.mechanisms import lowering
 
-few = hp.settings(max_examples=8, deadline=None, derandomize=True)
-many = hp.settings(max_examples=150, deadline=None)
+patient = {"deadline": None, "suppress_health_check": [hp.HealthCheck.too_slow]}
+few = hp.settings(max_examples=8, derandomize=True, **patient)
+many = hp.settings(max_examples=150, **patient)
 
 # Sums of at most a few hundred float32 products of order one, in another order.
 close = {"rtol": 2e-5, "atol": 2e-5}
