@@ -1,0 +1,90 @@
+"""What the pages say: their code runs, their links lead somewhere."""
+
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import classifier, networks
+from protojax import models
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OTHER_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+OTHER_PAGES += [ROOT / "experiments/README.md"]
+
+BLOCK = re.compile(
+    r"(?P<marked><!-- not run -->\n)?^```python\n(?P<code>.*?)^```$", re.M | re.S
+)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def blocks(page):
+    """The line and the code of every block of a page that is meant to run."""
+    text = page.read_text()
+    for found in BLOCK.finditer(text):
+        if not found["marked"]:
+            yield text.count("\n", 0, found.start("code")), found["code"]
+
+
+def run(page):
+    """Run all blocks of a page as one program, with the page's line numbers."""
+    names = {"__name__": page.stem}
+    for line, code in blocks(page):
+        exec(compile("\n" * line + code, str(page), "exec"), names)
+    return names
+
+
+@pytest.fixture
+def reader(monkeypatch, tmp_path):
+    """A reader's folder: a few images, weights, and a network that is not trained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        folder = tmp_path / "my/images" / name
+        folder.mkdir(parents=True)
+        for number in range(2):
+            pixels = rng.integers(0, 256, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    first = rng.normal(size=(64 * 64 * 3, 4)).astype(np.float32) / 100
+    last = rng.normal(size=(4, 2)).astype(np.float32)
+    np.savez(tmp_path / "my/weights.npz", w1=first, w2=last)
+
+    def untrained():
+        model = models.ConvNet(classes=8, widths=(8, 16))
+        shape = jax.numpy.zeros((64, 64, 3))
+        return model, jax.jit(model.init)(jax.random.key(0), shape)
+
+    monkeypatch.setattr(classifier, "trained", untrained)
+    jax.config.update("jax_disable_most_optimizations", True)  # all is run only once
+    yield tmp_path
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(page):
+    names = run(page)
+    if page.name == "README.md":
+        fn, weights = names["network"]()
+        assert fn(weights, np.zeros((64, 64, 3), np.float32)).shape == (2,)
+
+
+def test_the_network_of_the_readme_can_be_named_on_the_command_line(reader):
+    (code,) = [code for _, code in blocks(ROOT / "README.md") if "my/module" in code]
+    (reader / "my/module.py").write_text(code)
+    network = networks.load("my.module:network", image_size=64)
+    found = networks.correct(network, "folder:my/images", "all", count=4)
+    assert 1 <= len(found["label"]) <= 4
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.name)
+def test_relative_links_lead_to_files(page):
+    links = LINK.findall(page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
