@@ -41,7 +41,7 @@ def softplus(beta: ArrayLike) -> Callable[[Array], Array]:
     >>> print(f"{softplus(2.0)(jnp.array(0.0)):.4f}")  # log(2) / 2
     0.3466
     """
-    return lambda z: _softplus(z, jnp.asarray(beta, z.dtype))
+    return lambda z: _softplus(z, jnp.asarray(beta, jnp.result_type(z)))
 
 
 @jax.custom_jvp

@@ -1,0 +1,466 @@
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from protojax import activations, attributions
+
+equinox = pytest.importorskip("equinox")
+
+KEY = jax.random.key(0)
+X = jax.random.uniform(jax.random.key(1), (12, 12, 3))
+
+
+class Residual(nn.Module):
+    """What the engine must handle on the way of a convolutional network."""
+
+    act: object = nn.relu
+
+    @nn.compact
+    def __call__(self, x):
+        h = self.act(nn.Conv(4, (3, 3))((x - 0.5) / 0.25))
+        h = nn.max_pool(h, (3, 3), (2, 2), "SAME")
+        k = nn.BatchNorm(use_running_average=True)(nn.Conv(4, (3, 3))(h))
+        h = self.act(h + k)
+        h = jnp.concatenate([h, nn.leaky_relu(h - 0.1)], axis=-1)
+        h = nn.avg_pool(h, (2, 2), (2, 2))
+        h = nn.GroupNorm(2)(h)
+        h = jax.checkpoint(
+            lambda h: nn.gelu(h) * nn.sigmoid(h.mean((0, 1), keepdims=True))
+        )(h)
+        return nn.Dense(3)(h.mean((0, 1)))
+
+
+class Transformer(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        h = nn.Conv(8, (4, 4), strides=4)(x).reshape(-1, 8)
+        h = h + nn.SelfAttention(2)(nn.LayerNorm()(h))
+        h = h + nn.Dense(8)(jax.nn.silu(nn.Dense(16)(nn.LayerNorm()(h))))
+        return nn.softmax(nn.Dense(3)(h.max(0)))
+
+
+class Nnx(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+        self.head = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(nnx.relu(self.conv(x[None]))[0].mean((0, 1)))
+
+
+class Equinox(equinox.Module):
+    conv: equinox.nn.Conv2d
+    head: equinox.nn.Linear
+
+    def __call__(self, x):
+        h = jax.nn.relu(self.conv(x.transpose(2, 0, 1)))
+        return self.head(h.mean((1, 2)))
+
+
+def perturbed(variables):
+    """Move biases and statistics away from zero and one."""
+    leaves, structure = jax.tree.flatten(variables)
+    noise = [0.1 * jax.random.uniform(KEY, leaf.shape) for leaf in leaves]
+    return jax.tree.unflatten(structure, map(jnp.add, leaves, noise))
+
+
+@functools.cache
+def linen(kind):
+    module = kind()
+    return functools.partial(module.apply, perturbed(jax.jit(module.init)(KEY, X)))
+
+
+def eqx():
+    a, b = jax.random.split(KEY)
+    return Equinox(equinox.nn.Conv2d(3, 4, 3, key=a), equinox.nn.Linear(4, 3, key=b))
+
+
+def partial():
+    net = linen(Residual)
+    return jax.tree_util.Partial(net.func, *net.args)
+
+
+def plain(x):
+    a = jax.random.normal(KEY, (432, 8)) / 20
+    h = jnp.maximum(0, x.ravel() @ a - 0.1)
+    return jnp.minimum(jnp.maximum(h @ jnp.eye(8)[:, :3] - 0.2, 0), 6)
+
+
+NETS = {
+    "plain": lambda: plain,
+    "linen": lambda: linen(Residual),
+    "partial": partial,
+    "nnx": Nnx,
+    "equinox": eqx,
+    "transformer": lambda: linen(Transformer),
+}
+
+
+@pytest.fixture(scope="module", params=NETS)
+def score(request):
+    fn = NETS[request.param]()
+    return lambda x: fn(x)[0]
+
+
+def test_deep_lift_sums_to_the_difference_on_any_network(score):
+    baseline = jnp.full_like(X, 0.3)
+
+    @jax.jit
+    def run(x):
+        parts = attributions.deep_lift(score, x, baseline=baseline)
+        return jnp.sum(parts), score(x) - score(baseline), jnp.sum(jnp.abs(parts))
+
+    total, difference, size = run(X)
+    np.testing.assert_allclose(total, difference, atol=1e-5 * float(size))
+
+
+def test_relevance_that_gives_biases_nothing_sums_to_the_score(score):
+    total, wanted = jax.jit(
+        lambda x: (jnp.sum(attributions.deep_taylor(score, x)), score(x))
+    )(X)
+    np.testing.assert_allclose(total, wanted, rtol=1e-4, atol=1e-6)
+
+
+def attention(x):
+    """Products, a softmax, a maximum: what bends between two points."""
+    tokens = x.reshape(4, 4)
+    weights = jax.nn.softmax(tokens @ tokens[:, ::-1].T)
+    h = jnp.max(weights @ tokens, axis=0)
+    h = h / jnp.sqrt(jnp.mean(h**2) + 0.1)
+    return jnp.sum(jax.nn.silu(h) * jnp.array([1.0, -2.0, 0.5, 1.5]))
+
+
+def test_the_derivative_of_deep_lift_is_that_of_finite_differences():
+    with jax.enable_x64(True):
+        x, v = (
+            jax.random.normal(jax.random.key(k), (4, 4, 1), "float64") for k in (2, 3)
+        )
+
+        @jax.jit
+        def f(x):
+            return jnp.sum(v * attributions.deep_lift(attention, x) ** 2)
+
+        size = 1e-6
+        wanted = (f(x + size * v) - f(x - size * v)) / (2 * size)
+        forward = jax.jit(lambda x: jax.jvp(f, (x,), (v,))[1])(x)
+        np.testing.assert_allclose(forward, wanted, rtol=1e-6)
+        np.testing.assert_allclose(jnp.vdot(jax.jit(jax.grad(f))(x), v), forward)
+        parts = attributions.deep_lift(attention, x)
+        np.testing.assert_allclose(jnp.sum(parts), attention(x) - attention(0 * x))
+
+
+def test_deep_lift_at_its_baseline_is_driven_by_the_gradient():
+    net = linen(Residual)
+
+    def score(x):
+        return net(x)[0]
+
+    found = jax.jit(lambda x: activations.multipliers(score, x, x))(X)
+    np.testing.assert_allclose(found, jax.jit(jax.grad(score))(X), atol=1e-6)
+
+
+def test_a_batch_shares_one_pass_at_the_baseline():
+    net = linen(Residual)
+
+    def total(x):
+        return jnp.sum(attributions.deep_lift(lambda z: net(z)[0], x))
+
+    def flops(f, *args):
+        return jax.jit(f).lower(*args).compile().cost_analysis()["flops"]
+
+    one, many = flops(total, X), flops(jax.vmap(total), jnp.stack([X] * 8))
+    assert many < 6.5 * one
+
+
+@pytest.mark.parametrize("kind", ["plain", "linen", "nnx", "equinox"])
+def test_a_replaced_network_has_curvature_where_the_network_has_none(kind):
+    fn = NETS[kind]()
+    twin = activations.replace(fn, activations.softplus(5.0))
+
+    def bend(f, x):
+        return jax.jvp(jax.grad(lambda z: f(z)[0]), (x,), (x,))[1]
+
+    both = jax.jit(lambda x: (bend(fn, x), bend(twin, x)))(X)
+    smooth_parts = kind == "linen"  # its GELU and norms bend anyway
+    assert smooth_parts or not jnp.any(both[0])
+    assert jnp.any(both[1])
+
+
+def test_a_replaced_network_is_the_natively_built_one_to_the_bit():
+    act = activations.softplus(7.0)
+    net = linen(Residual)
+    twin = activations.replace(net, act)
+    native = functools.partial(Residual(act=act).apply, *net.args)
+    assert jnp.array_equal(jax.jit(twin)(X), jax.jit(native)(X))
+    gradients = [jax.jit(jax.grad(lambda x, f=f: f(x)[1]))(X) for f in (twin, native)]
+    np.testing.assert_allclose(*gradients, atol=1e-7)
+
+
+Z = jnp.linspace(-3, 9, 7)
+
+
+@pytest.mark.parametrize(
+    "relu6",
+    [
+        nn.relu6,
+        jax.jit(nn.relu6),
+        lambda z: jnp.clip(z, 0, 6),
+        lambda z: jax.lax.clamp(0.0, z, 6.0),
+        lambda z: jnp.minimum(6.0, jnp.maximum(jnp.zeros_like(z), z)),
+        lambda z: jnp.maximum(jnp.minimum(z, 6.0), 0),
+    ],
+)
+def test_relu6_in_any_form_becomes_a_difference(relu6):
+    act = activations.softplus(2.0)
+    wanted = act(Z) - act(Z - 6)
+    found = jax.jit(activations.replace(relu6, act))(Z)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    slopes = jax.jit(jax.vmap(jax.grad(activations.guided(relu6))))(Z)
+    assert slopes.tolist() == [0, 0, 1, 1, 1, 0, 0]
+
+
+def test_relus_in_loops_and_checkpoints_are_replaced():
+    act = activations.softplus(2.0)
+
+    def f(z, act=nn.relu):
+        z = jax.lax.scan(lambda c, _: (act(c) - 0.5, None), z, None, length=2)[0]
+        return jax.checkpoint(lambda z: act(jnp.sin(z)))(z)
+
+    found = jax.jit(activations.replace(f, act))(Z)
+    np.testing.assert_allclose(found, jax.jit(lambda z: f(z, act))(Z), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "smooth",
+    [
+        nn.gelu,
+        nn.softplus,
+        jnp.sin,
+        lambda z: jnp.maximum(z, 0.5),
+        nn.LayerNorm(use_bias=False, use_scale=False).bind({}),
+    ],
+)
+def test_what_has_no_relu_says_so(smooth):
+    with pytest.raises(ValueError, match="found no ReLU"):
+        activations.replace(smooth, activations.softplus(1.0))(Z)
+
+
+def test_softplus_takes_a_traced_sharpness_and_differentiates_it():
+    def f(beta):
+        return activations.replace(nn.relu, activations.softplus(beta))(1.0)
+
+    value, slope = jax.jit(jax.value_and_grad(f))(2.0)
+    np.testing.assert_allclose(value, np.logaddexp(0, 2) / 2, rtol=1e-6)
+    wanted = 1 / (1 + np.exp(-2)) / 2 - np.logaddexp(0, 2) / 4
+    np.testing.assert_allclose(slope, wanted, rtol=1e-5)
+
+
+def test_the_sharpness_is_that_of_the_median_unit():
+    weights = jax.random.normal(KEY, (9, 432))
+
+    def fn(x):
+        return nn.relu(weights @ x.ravel())
+
+    units = np.sort(np.abs(weights @ X.ravel()))
+    found = jax.jit(lambda x: activations.sharpness(fn, x, c=3.0))(X)
+    np.testing.assert_allclose(found, 3 / units[4], rtol=1e-6)
+    assert jnp.isnan(activations.sharpness(fn, 0 * X))
+    np.testing.assert_allclose(
+        activations.sharpness(lambda x: fn(255 * x), X), 30 / 255 / units[4], rtol=1e-5
+    )
+
+
+def named(x):
+    x = checkpoint_name(2 * x, "first")
+    x = checkpoint_name(nn.relu(x - 1), "second")
+    return jnp.sum(checkpoint_name(x * x, "second"))
+
+
+def test_layers_are_recorded_by_name():
+    run = jax.jit(jax.vmap(activations.record(named, ["first"])))
+    value, found = run(jnp.stack([X, X]))
+    np.testing.assert_allclose(found["first"][1], 2 * X)
+    np.testing.assert_allclose(value, named(X), rtol=1e-6)
+    names = activations.layers(named, X)
+    assert list(names) == ["first", "second:0", "second:1"]
+    assert names["first"].shape == X.shape
+
+
+def test_layers_without_names_are_numbered_with_their_bias():
+    net = linen(Residual)
+    found = {name: s.shape for name, s in activations.layers(net, X).items()}
+    assert found == {
+        "conv:0": (12, 12, 4),
+        "relu:0": (12, 12, 4),
+        "conv:1": (6, 6, 4),
+        "relu:1": (6, 6, 4),
+        "dense:0": (3,),
+    }
+    logits, values = jax.jit(activations.record(net))(X)
+    np.testing.assert_allclose(values["dense:0"], logits, rtol=1e-6)
+    np.testing.assert_allclose(values["relu:0"], nn.relu(values["conv:0"]))
+
+
+def test_an_intervention_sets_a_layer():
+    run = activations.intervene(named, "second:0")
+    assert float(jax.jit(run)(X, jnp.full_like(X, 2.0))) == 4 * X.size
+    with pytest.raises(AssertionError):
+        run(X, jnp.ones(3))
+
+
+def test_an_intervention_with_the_recorded_value_changes_nothing():
+    net = linen(Residual)
+    logits, values = jax.jit(activations.record(net, ["relu:1"]))(X)
+    found = jax.jit(activations.intervene(net, "relu:1"))(X, values["relu:1"])
+    np.testing.assert_allclose(found, logits, rtol=1e-5)
+
+
+def test_recording_leaves_derivatives_of_their_own_alone():
+    def f(z):
+        return jnp.sum(nn.relu(z))
+
+    run = activations.record(f)
+    assert jax.grad(lambda z: run(z)[0])(jnp.zeros(2)).tolist() == [0, 0]
+
+
+def test_an_unknown_layer_names_the_nearest():
+    with pytest.raises(ValueError, match="no layer is called 'frist': there is first"):
+        activations.record(named, ["frist"])(X)
+    with pytest.raises(ValueError, match="the function has no layers"):
+        activations.intervene(jnp.sin, "relu:0")(X, X)
+
+
+def test_a_loop_on_the_way_is_named():
+    def score(x):
+        return jnp.sum(jax.lax.scan(lambda c, _: (c * c, None), x, None, length=2)[0])
+
+    for method in (attributions.deep_lift, attributions.lrp):
+        with pytest.raises(
+            ValueError, match="no backward rule for `scan` at .*test_act"
+        ):
+            method(score, X)
+
+
+def test_a_primitive_without_a_rule_is_named():
+    with pytest.raises(ValueError, match="no backward rule for `sort` at"):
+        attributions.deep_lift(lambda x: jnp.sort(x.ravel())[0], X)
+
+
+def test_a_choice_that_depends_on_the_image_is_refused_between_two_points():
+    def score(x):
+        logits = x.sum((0, 1))
+        return logits[logits.argmax()]
+
+    with pytest.raises(ValueError, match="chooses by the image"):
+        attributions.deep_lift(score, X)
+
+
+def test_winner_take_all_is_the_plain_route_of_max_pooling():
+    def score(x):
+        return jnp.sum(nn.max_pool(x, (3, 3), (2, 2)) * 2)
+
+    baseline = 1 - X
+    x = X - baseline
+    run = functools.partial(attributions.deep_lift, score, X, baseline=baseline)
+    np.testing.assert_allclose(
+        run(pool=activations.winner_take_all), x * jax.grad(score)(X), rtol=1e-6
+    )
+    wanted = score(X) - score(baseline)
+    np.testing.assert_allclose(jnp.sum(run()), wanted, atol=1e-4)
+
+
+def dense(x, weights, biases):
+    h = x.ravel()
+    for w, b in zip(weights[:-1], biases[:-1], strict=True):
+        h = nn.relu(w @ h + b)
+    return weights[-1][0] @ h + biases[-1][0]
+
+
+def divide(relevance, z):
+    return np.where(relevance == 0, 0, relevance / np.where(relevance == 0, 1, z))
+
+
+def deep_taylor_by_hand(x, weights, biases, low, high):
+    """The loop of the authors' code, for dense layers."""
+    values = [x.ravel()]
+    for w, b in zip(weights, biases, strict=True):
+        values.append(np.maximum(w @ values[-1] + b, 0))
+    relevance = np.zeros(len(values[-1]))
+    relevance[0] = (weights[-1] @ values[-2] + biases[-1])[0]
+    for w, a in zip(weights[:0:-1], values[-2:0:-1], strict=True):
+        plus = np.maximum(w, 0)
+        relevance = a * (plus.T @ divide(relevance, plus @ a))
+    w, a = weights[0], values[0]
+    plus, minus = np.maximum(w, 0), np.minimum(w, 0)
+    s = divide(relevance, w @ a - plus @ low - minus @ high)
+    return a * (w.T @ s) - low * (plus.T @ s) - high * (minus.T @ s)
+
+
+def without_bias_by_hand(x, weights, biases):
+    values, units = [x.ravel()], []
+    for w, b in zip(weights, biases, strict=True):
+        units.append((w @ values[-1], b))
+        values.append(np.maximum(w @ values[-1] + b, 0))
+    relevance = np.zeros(len(values[-1]))
+    relevance[0] = sum(units[-1])[0]
+    for w, a, (z, _) in zip(weights[::-1], values[-2::-1], units[::-1], strict=True):
+        relevance = a * (w.T @ divide(relevance, z))
+    return relevance
+
+
+def small_dense():
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=s).astype("float32") for s in ((8, 12), (6, 8), (2, 6))]
+    biases = [rng.uniform(0.1, 0.3, len(w)).astype("float32") for w in weights]
+    return rng.uniform(size=(2, 2, 3)).astype("float32"), weights, biases
+
+
+def test_deep_taylor_is_the_authors_loop():
+    x, weights, biases = small_dense()
+    low, high = np.zeros(12), np.ones(12)
+    wanted = deep_taylor_by_hand(x, weights, biases, low, high)
+    found = attributions.deep_taylor(
+        lambda x: dense(x, weights, biases), jnp.asarray(x)
+    )
+    np.testing.assert_allclose(found.ravel(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_relevance_without_bias_is_the_authors_loop():
+    x, weights, biases = small_dense()
+    wanted = without_bias_by_hand(x, weights, biases)
+    found = attributions.lrp(
+        lambda x: dense(x, weights, biases),
+        jnp.asarray(x),
+        rule=activations.without_bias,
+    )
+    np.testing.assert_allclose(found.ravel(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_normalization_before_and_after_a_layer_belongs_to_it():
+    rng = np.random.default_rng(1)
+    w = rng.normal(size=(12, 4)).astype("float32")
+    scale = rng.normal(size=4).astype("float32")
+
+    def apart(x):
+        return jnp.sum(((x.ravel() - 0.4) / 0.2) @ w * scale + 0.3)
+
+    def merged(x):
+        return jnp.sum(x.ravel() @ (w / 0.2 * scale) + jnp.zeros(4))
+
+    x = jnp.asarray(rng.uniform(size=(2, 2, 3)).astype("float32"))
+    shift = (apart(x) - merged(x)) / 4
+
+    def shifted(x):
+        return jnp.sum(x.ravel() @ (w / 0.2 * scale) + shift)
+
+    for score in (apart, shifted):
+        np.testing.assert_allclose(score(x), apart(x), rtol=1e-4)
+    found = activations.relevances(merged, x, rule=activations.z_plus)
+    assert (found >= 0).all() == bool(merged(x) >= 0)
