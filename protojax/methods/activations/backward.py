@@ -355,7 +355,7 @@ def _names(text: str) -> frozenset[str]:
 STRUCTURAL = _names("""
     broadcast_in_dim concatenate convert_element_type copy copy_p dynamic_slice
     dynamic_update_slice gather name optimization_barrier pad reduce_precision reshape
-    rev select_n sharding_constraint slice split squeeze transpose
+    rev select_n sharding_constraint slice split squeeze transpose unstack
 """)
 """Primitives that move values about."""
 
