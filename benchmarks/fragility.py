@@ -187,7 +187,7 @@ def attack_steps(sizes: Sizes, case: Case, *, probe: bool) -> list[timing.Row]:
         passes,
         rounds=sizes.rounds,
         repeats=sizes.repeats,
-        agree=_assert_same_steps,
+        agree=functools.partial(_assert_as_strong, v, x, y, mask),
     )
     found += contest(
         "top-k attack step, called alone",
@@ -195,7 +195,7 @@ def attack_steps(sizes: Sizes, case: Case, *, probe: bool) -> list[timing.Row]:
         _layouts("climbed", v, x, y, mask, 0, 1),
         passes,
         rounds=sizes.rounds,
-        agree=_assert_same_steps,
+        agree=_assert_same_step,
     )
     path = sizes.attack_path
     found += contest(
@@ -204,7 +204,7 @@ def attack_steps(sizes: Sizes, case: Case, *, probe: bool) -> list[timing.Row]:
         _layouts("climbed", v, x, y, mask, path, 1),
         {"gradient": (2 * path, plain.run)},
         rounds=sizes.slow_rounds,
-        agree=_assert_same_steps,
+        agree=_assert_same_step,
     )
     whole = functools.partial(attack, k=sizes.k, steps=sizes.steps)
     found += contest(
@@ -213,7 +213,7 @@ def attack_steps(sizes: Sizes, case: Case, *, probe: bool) -> list[timing.Row]:
         _layouts("climbed", v, x, y, mask, 0, sizes.steps),
         {"step": (sizes.steps / sizes.repeats, step.run)},
         rounds=sizes.slow_rounds,
-        agree=_assert_same_steps,
+        agree=functools.partial(_assert_as_strong, v, x, y, mask),
     )
     return found
 
@@ -392,11 +392,27 @@ def _contest(
     ]
 
 
-def _assert_same_steps(work: str, actual: Any, expected: Any) -> None:
-    """Signed steps amplify rounding where a gradient is zero: nearly all must agree."""
+def _assert_same_step(work: str, actual: Any, expected: Any) -> None:
+    """Signs amplify rounding where a gradient is zero: nearly all must agree."""
     same = np.mean(np.abs(np.asarray(actual) - expected) < STEP_SIZE / 10)
     if same < 0.97:
         raise AssertionError(f"{work}: only {same:.1%} of the pixels agree")
+
+
+def _assert_as_strong(
+    variables, x, y, mask, work: str, actual: Any, expected: Any
+) -> None:
+    """A few signed steps are chaotic: where they lead to must be as good."""
+
+    def left(z):
+        maps = _batched(lambda *a: attributions.heatmap(twin_gradient(*a)))
+        return np.sum(mask * np.asarray(maps(variables, jnp.asarray(z), y)), (1, 2))
+
+    start, ours, theirs = left(x), left(actual), left(expected)
+    if not np.all((ours < start) & (theirs < start)):
+        raise AssertionError(f"{work}: the saliency {start} became {ours}, {theirs}")
+    if not 0.7 < np.sum(ours) / np.sum(theirs) < 1.4:
+        raise AssertionError(f"{work}: {ours} is left of the saliency, or {theirs}")
 
 
 def _assert_complete(variables, x, y, work: str, actual: Any, expected: Any) -> None:
