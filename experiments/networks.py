@@ -151,13 +151,15 @@ def _cifar(depth: int) -> Callable[[], Network]:
     return load
 
 
-def _parts(name: str) -> Callable[[], Network]:
-    def load() -> Network:
-        config = classifier.CONFIGS[name]
-        model, weights = classifier.trained(config)
-        return Network(model.apply, weights, "parts:200", config.image_size)
+def _parts() -> Network:
+    model, weights = classifier.trained()
+    return Network(model.apply, weights, "parts:200", 64)
 
-    return load
+
+def _parts_small() -> Network:
+    config = classifier.CONFIGS["small"]
+    model, weights = classifier.trained(config)
+    return Network(model.apply, weights, "parts:200", config.image_size)
 
 
 def _own(name: str) -> tuple[Fn, PyTree]:
@@ -179,8 +181,8 @@ def _own(name: str) -> tuple[Fn, PyTree]:
 
 
 NAMES: dict[str, Callable[[], Network]] = {
-    "parts": _parts("default"),
-    "parts_small": _parts("small"),
+    "parts": _parts,
+    "parts_small": _parts_small,
     "squeezenet1_1": _imagenet(
         pretrained.squeezenet1_1, "imagenet_squeezenet1_1.npz", 224
     ),

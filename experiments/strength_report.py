@@ -8,6 +8,8 @@ from experiments import fragility
 from protojax.scale import figures, pages, report
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from experiments.strength import Config
 
 METRICS = ("overlap", "rank")
@@ -29,7 +31,7 @@ def write(config: "Config", folder: pathlib.Path, *, k: int, pixels: int) -> Non
         "input_x_gradient": "input × gradient",
         "smooth_gradient": "SmoothGrad",
         "attack_on": "attack on",
-        "random": "none: random signs",
+        "random": "random signs",
     }
     parts = [
         _climbed(config, rows, chance, names),
@@ -93,14 +95,7 @@ def _climbed(
         f" as much as one climb of {config.starts * config.climb}.",
         *_tables(long, "start", "steps", chance, names),
         pages.Picture(
-            figures.curves(
-                alone,
-                x="steps",
-                lines="start",
-                values=METRICS,
-                chance=chance,
-                names=names,
-            ),
+            _curves(alone, "steps", "start", chance, names),
             "Damage against the number of steps, climbing from the image itself. Where"
             " the curve is still falling, fewer steps tell too little.",
             "Overlap and rank correlation against steps.",
@@ -140,16 +135,10 @@ def _sharpened(
         rows_by="measure",
         columns_by="sharpness",
         value="mean",
-        names={**labels, "sharpness": "c ="},
+        names={**labels, "sharpness": "c =", "mean": "measure"},
     )
-    figure = figures.curves(
-        chosen,
-        x="sharpness",
-        lines="steps",
-        values=METRICS,
-        chance=chance,
-        names={**names, config.climb: f"{config.climb} steps"},
-    )
+    named = {**names, config.climb: f"{config.climb} steps"}
+    figure = _curves(chosen, "sharpness", "steps", chance, named)
     blocks = [
         "A ReLU network's gradient is piecewise constant, so the attack follows a"
         " softplus twin of sharpness β = c / median |input of a ReLU|. A blunt twin is"
@@ -214,7 +203,7 @@ def _seen(
     for one in kept:
         pictures.append([one["perturbed"], *one["after"]])
         label = report.label(one["attack_on"], names)
-        notes.append([f"attack on\n{label}", *("" for _ in judged)])
+        notes.append([f"after {label}", *("" for _ in judged)])
     return pages.Picture(
         figures.panels(pictures, titles=titles, notes=notes),
         "One image and its explanations: before, and after each attack.",
@@ -234,6 +223,7 @@ def _seeded(
         "many": f"other noise, {config.points} samples",
         "floor": "no attack: two draws of noise",
     }
+    counted = {count: f"{count} samples" for count in config.noise_samples}
     long = [
         {
             "id": row["id"],
@@ -247,11 +237,12 @@ def _seeded(
     ]
     blocks = [
         "SmoothGrad averages over random noise, and the attack climbs the map of one"
-        f" draw of it for {config.climb} steps. The first column judges the very map"
-        " that was climbed, which nobody else would compute: it is not the attack's"
-        " success. The next two compare the map before and after under noise that the"
-        " attack has not seen. The last says how much two draws differ with no attack.",
-        *_tables(long, "samples", "judged", chance, names),
+        " draw, of as many samples as each line says, for"
+        f" {config.climb} steps. The first column judges the very map that was climbed,"
+        " which nobody else would compute: it is not the attack's success. The next two"
+        " compare the map before and after under noise that the attack has not seen."
+        " The last says how much two draws differ with no attack.",
+        *_tables(long, "samples", "judged", chance, {**names, **counted}),
     ]
     numbers = report.summary(
         long, by=["samples", "judged"], values=METRICS, chance=chance
@@ -284,3 +275,22 @@ def _tables(
         caption = f"{report.label(value, names)} of the map with the one before."
         tables.append(pages.Table(text, caption[0].upper() + caption[1:]))
     return tables
+
+
+def _curves(
+    rows: Sequence[report.Row],
+    x: str,
+    lines: str,
+    chance: Mapping[str, float],
+    names: Names,
+) -> "Figure":
+    """Curves along a logarithmic axis."""
+    figure = figures.curves(
+        rows, x=x, lines=lines, values=METRICS, chance=chance, names=names
+    )
+    ticks = report.sort(row[x] for row in rows)
+    for axis in figure.axes:
+        axis.set_xscale("log")
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+    return figure
