@@ -42,6 +42,15 @@ _log = logging.getLogger(__name__)
 NO_TWIN = ("deep_lift", "lrp", "deep_taylor")
 """Explanations that move with the input on a ReLU network too: they need no twin."""
 
+REFUSED = {
+    "guided_gradient": "has no smooth twin that an attack could follow",
+    "guided_grad_cam": "has no smooth twin that an attack could follow",
+    "grad_cam": "needs a layer: attack it by a script of your own (docs/howto.md)",
+    "class_activation": "needs a layer: attack it by a script of your own",
+    "conductance": "explains a layer, not the image",
+}
+"""Attributions that this experiment cannot attack, and why."""
+
 SHARPNESS = 20.0
 """How much sharper the twin's softplus is than the typical unit's scale."""
 
@@ -83,6 +92,9 @@ class Config:
     reported map."""
     attack_points: int = 10
     """The same in the maps that an attack climbs, and chooses its iterate by."""
+    baseline: Literal["black", "mean"] = "black"
+    """Where integrated gradients and DeepLIFT start: at black, or at the mean color of
+    the images (the paper's, for ImageNet)."""
     beta: float | None = None
     """Sharpness of the softplus twin; chosen from the activations if not given."""
     hessian: bool = False
@@ -94,12 +106,22 @@ class Config:
 
 
 def explanation(
-    attribution: str, points: int, key: Key, fn: Fn, y: Array, x: Array
+    attribution: str,
+    points: int,
+    key: Key,
+    fn: Fn,
+    y: Array,
+    x: Array,
+    *,
+    color: tuple[float, ...] = (0.0, 0.0, 0.0),
 ) -> Array:
     """Explain the logit of class `y` by a map `[H, W]` that sums to one."""
+    start = jnp.broadcast_to(jnp.asarray(color, x.dtype), x.shape)
+    path = {"steps": points, "rule": attributions.right, "baseline": start}
     knobs: dict[str, Any] = {
-        "integrated_gradients": {"steps": points, "rule": attributions.right},
+        "integrated_gradients": path,
         "smooth_gradient": {"key": key, "samples": points},
+        "deep_lift": {"baseline": start},
     }.get(attribution, {})
     explain = getattr(attributions, attribution)
     return attributions.heatmap(explain(lambda z: fn(z)[y], x, **knobs))
@@ -128,7 +150,6 @@ def attack_by_name(
     }[config.measure]
     climb = {"radius": radius, "step_size": step_size, "steps": config.steps}
     left = objectives.label_kept(objectives.top_k(explain, before, k=k), fn, x)
-    draw = functools.partial(attacks.random_sign, left, x, radius=radius, key=key)
     match name:
         case "top_k":
             return attacks.top_k(
@@ -144,10 +165,13 @@ def attack_by_name(
             return attacks.eigenvector(
                 left, x, score=score, radius=radius, key=key, num=2
             )
-        case "random":
-            return draw()
+        case "random":  # whatever comes of it, be it another label
+            change = functools.partial(metrics.linf, x)
+            return attacks.random_sign(change, x, radius=radius, key=key)
         case "random_best":
-            return draw(samples=config.steps)
+            return attacks.random_sign(
+                left, x, radius=radius, key=key, samples=config.steps
+            )
         case "random_walk":
             return attacks.random_walk(left, x, key=key, **climb)
     raise ValueError(f"`attacks` has {name!r}: --help lists those that there are")
@@ -156,6 +180,7 @@ def attack_by_name(
 def one(
     fn: Fn,
     config: Config,
+    color: tuple[float, ...],
     weights: PyTree,
     example: dict,
     key: Key,
@@ -174,11 +199,17 @@ def one(
     y = jnp.argmax(model(x))
     # What is random in an explanation is judged with another draw than was attacked.
     judge = functools.partial(
-        explanation, attribution, config.points, judged_key, model, y
+        explanation, attribution, config.points, judged_key, model, y, color=color
     )
     explain, twin = (
         functools.partial(
-            explanation, attribution, config.attack_points, climbed_key, net, y
+            explanation,
+            attribution,
+            config.attack_points,
+            climbed_key,
+            net,
+            y,
+            color=color,
         )
         for net in (model, smooth)
     )
@@ -241,6 +272,7 @@ def curved(
     random /= jnp.linalg.norm(random)
     length = jnp.linalg.norm(g)
     return {
+        "stalled": values[0] == 0,
         "eigenvalue": jnp.abs(values[0]),
         "random_curvature": jnp.linalg.norm(product(random)),
         "gradient_norm": length,
@@ -293,16 +325,23 @@ class Setup(NamedTuple):
     network: networks.Network
     examples: dict[str, np.ndarray]
     beta: float
+    color: tuple[float, ...]  # of the baseline
     settings: list[dict[str, Any]]
 
 
 def set_up(config: Config) -> Setup:
     """Load network and images, choose the twin's sharpness, list the settings."""
+    check(config)
     network = networks.load(config.model, image_size=config.image_size)
     examples = networks.correct(network, config.data, config.split, count=config.images)
     if (config.data or network.images).partition(":")[0] == "parts":
         examples["truth"] = deciding_parts(network, examples, config.split)
-    beta = config.beta or typical_sharpness(network, examples["image"])
+    beta = config.beta
+    if beta is None:
+        beta = typical_sharpness(network, examples["image"])
+    color = (0.0, 0.0, 0.0)
+    if config.baseline == "mean":
+        color = tuple(np.mean(examples["image"], axis=(0, 1, 2)).tolist())
     settings = sweeps.grid(
         attribution=config.attributions,
         attack=config.attacks,
@@ -310,19 +349,31 @@ def set_up(config: Config) -> Setup:
         step_size=[config.step_size / 255],
         beta=[beta],
     )
-    return Setup(network, examples, beta, settings)
+    return Setup(network, examples, beta, color, settings)
+
+
+def check(config: Config) -> None:
+    """Refuse what would fail, or mean nothing, before anything is loaded."""
+    for name in config.attributions:
+        if name in REFUSED or not callable(getattr(attributions, name, None)):
+            why = REFUSED.get(name, "is not in `protojax.attributions`")
+            raise ValueError(f"`attributions` has {name!r}, which {why}")
+    for name, value in (("beta", config.beta), ("k", config.k)):
+        if value is not None and value <= 0:
+            raise ValueError(f"`{name}` is {value}: it must be above zero")
 
 
 def typical_sharpness(network: networks.Network, images: np.ndarray) -> float:
     """The median over images of the sharpness at which the twin is close."""
 
-    def at(x: Array) -> Array:
-        fn = functools.partial(network.fn, network.weights)
+    def at(weights: PyTree, x: Array) -> Array:
+        fn = functools.partial(network.fn, weights)
         return activations.sharpness(fn, x, c=SHARPNESS)
 
     if not has_relu(functools.partial(network.fn, network.weights), images[0]):
         return 0.0
-    return float(np.median(jax.jit(lambda x: jax.lax.map(at, x))(images[:16])))
+    each = jax.jit(lambda w, x: jax.lax.map(functools.partial(at, w), x))
+    return float(np.median(each(network.weights, images[:16])))
 
 
 def deciding_parts(
@@ -347,7 +398,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
     shown = setup.examples["id"][:3].tolist()
     _log.info("softplus twin of sharpness %.3g", setup.beta)
     sweeps.run(
-        functools.partial(one, setup.network.fn, config),
+        functools.partial(one, setup.network.fn, config, setup.color),
         weights,
         setup.settings,
         setup.examples,
@@ -373,7 +424,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
 def plan(config: Config) -> str:
     """What the run would cost."""
     setup = set_up(config)
-    evaluate = functools.partial(one, setup.network.fn, config)
+    evaluate = functools.partial(one, setup.network.fn, config, setup.color)
     planned = sweeps.plan(
         evaluate,
         setup.network.weights,
@@ -388,6 +439,7 @@ _IMAGENET = Config(
     model="squeezenet1_1_authors",
     split="all",
     attributions=("gradient",),
+    baseline="mean",
     chunk=4,
 )
 CONFIGS = {

@@ -58,8 +58,9 @@ def write(config: "Config", folder: pathlib.Path, *, k: int, pixels: int) -> Non
 
 def _counted(rows: Sequence[report.Row]) -> list[str]:
     always = ["found", "stalled", "twin_agrees", "linf"]
-    known = ["confidence_before", "confidence_after", "on_parts_before"]
-    return [name for name in [*always, *known, "on_parts_after"] if name in rows[0]]
+    known = ["label_kept", "confidence_before", "confidence_after"]
+    truth = ["parts_area", "on_parts_before", "on_parts_after"]
+    return [name for name in [*always, *known, *truth] if name in rows[0]]
 
 
 def _share(rows: Sequence[report.Row], column: str) -> str:
@@ -164,7 +165,7 @@ def _seen(
             )
             caption = (
                 f"{report.label(attribution, names)}, {config.attacks[0]} attack,"
-                f" {report.label(radius, {})}: the class stays, the explanation goes."
+                f" {report.label(radius, {})}."
             )
             alt = "Images and explanation maps before and after the attack."
             blocks.append(pages.Picture(figure, caption, alt))

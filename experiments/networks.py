@@ -8,6 +8,7 @@ from the folder that the environment variable PROTOJAX_DATA names;
 """
 
 import importlib
+import logging
 import os
 import pathlib
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from experiments import classifier
 from protojax import data
 from protojax.contracts import Array, Fn, PyTree
 from protojax.models import pretrained
+
+_log = logging.getLogger(__name__)
 
 
 class Network(NamedTuple):
@@ -79,25 +82,31 @@ def correct(
       ValueError: none is classified correctly.
     """
     source = source or network.images
-    size, resize = network.image_size, network.resize
-    found = data.load(source, split, image_size=size, resize=resize)
     classify = jax.jit(
         lambda weights, images: jax.lax.map(
             lambda x: jnp.argmax(network.fn(weights, x)), images, batch_size=chunk
         )
     )
-    right: list[int] = []
-    for start in range(0, len(found["label"]), 4 * chunk):
-        part = slice(start, start + 4 * chunk)
-        guesses = np.asarray(classify(network.weights, found["image"][part]))
-        right += [start + i for i in np.flatnonzero(guesses == found["label"][part])]
-        if len(right) >= count:
+    limit = 2 * count
+    while True:  # a large source is read no further than it must be
+        found = data.load(
+            source,
+            split,
+            image_size=network.image_size,
+            resize=network.resize,
+            limit=limit,
+        )
+        guesses = np.asarray(classify(network.weights, found["image"]))
+        right = np.flatnonzero(guesses == found["label"])
+        if len(right) >= count or len(guesses) < limit:
             break
-    if not right:
+        limit *= 2
+    if not len(right):
         raise ValueError(
             f"no image of {source!r} ({split}) is classified correctly: do its labels"
             " count the classes as the network does, and are pixels in [0, 1]?"
         )
+    _log.info("%d of %d images are classified correctly", len(right), len(guesses))
     return {name: values[right[:count]] for name, values in found.items()}
 
 

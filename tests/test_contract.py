@@ -234,6 +234,7 @@ def test_attacks_keep_the_contract(net):
                 "start": objective(x),
                 "trace": out.trace,
                 "label_kept": jnp.argmax(fn(out.x)) == kept,
+                "stalled": out.stalled,
             }
             for name, (objective, out) in found.items()
         }
@@ -253,6 +254,9 @@ def test_attacks_keep_the_contract(net):
         else:
             assert jnp.all(jnp.abs(change) <= RADIUS * (1 + 1e-6)), name
         assert jnp.all(jnp.isfinite(out["trace"])), name
+        assert not jnp.any(out["stalled"]), name
+        if name in ("pgd", "masked", "l2", "top_k"):
+            assert jnp.any(change != 0), name
         slack = 1e-5 * (1 + jnp.abs(out["start"]))  # float32, compiled twice
         assert jnp.all(out["value"] >= out["start"] - slack), name
         np.testing.assert_allclose(out["value"], out["again"], rtol=1e-3, atol=1e-4)

@@ -14,7 +14,6 @@ from protojax.methods import metrics, objectives
 from protojax.methods.attacks import search
 
 _ANGLES = np.arange(8) * np.pi / 4
-_ANGLES = np.arange(8) * np.pi / 4
 COMPASS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 """Eight directions as rows and columns."""
 

@@ -2,8 +2,10 @@
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
 from protojax.contracts import Array
+from protojax.mechanisms import ascent
 
 
 def baseline_of(x: Array, baseline: Array | None) -> Array:
@@ -40,7 +42,7 @@ def check_image(x: Array) -> None:
       x: `[H, W, C]` image.
 
     Raises:
-      ValueError: it holds integers.
+      ValueError: it holds integers, or is known to hold NaN.
 
     >>> import jax.numpy as jnp
     >>> check_image(jnp.ones((1, 1, 3)))
@@ -48,19 +50,5 @@ def check_image(x: Array) -> None:
     chex.assert_rank(x, 3)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"`x` is {x.dtype}: pass float32 pixels in [0, 1]")
-
-
-def check_count(name: str, count: int) -> None:
-    """Raise unless a count is positive.
-
-    Args:
-      name: of the argument.
-      count: its value.
-
-    Raises:
-      ValueError: it is below one.
-
-    >>> check_count("steps", 1)
-    """
-    if count < 1:
-        raise ValueError(f"`{name}` is {count}: take 1 or more")
+    if ascent.known(x) and np.isnan(x).any():
+        raise ValueError("`x` has NaN pixels: repair or drop this image")

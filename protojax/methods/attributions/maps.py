@@ -45,7 +45,8 @@ def class_activation(score: Score, x: Array, *, layer: str) -> Array:
       layer: name of a layer of the score, see `activations.layers`.
 
     Returns:
-      The layer's shape without its last axis, `[h, w]` for a feature map.
+      The layer's shape without its last axis: `[h, w]` for a feature map, also where
+      the network made a batch of one of it.
 
     Raises:
       ValueError: the score has no layer of that name.
@@ -62,7 +63,8 @@ def class_activation(score: Score, x: Array, *, layer: str) -> Array:
     value = activations.record(score, [layer])(x)[1][layer]
     slope = jax.grad(activations.intervene(score, layer), argnums=1)(x, value)
     weights = jnp.mean(slope, axis=tuple(range(value.ndim - 1)))
-    return value @ weights
+    small = value @ weights
+    return small[0] if small.ndim > 2 and small.shape[0] == 1 else small
 
 
 def grad_cam(score: Score, x: Array, *, layer: str, method: str = "linear") -> Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Key, Score
+from protojax.mechanisms import ascent
 from protojax.methods import activations
 from protojax.methods.attributions import inputs
 
@@ -170,7 +171,7 @@ def smooth_gradient(
     [[[1.0]]]
     """
     inputs.check_image(x)
-    inputs.check_count("samples", samples)
+    ascent.check_count("samples", samples)
 
     def sample(key):
         noise = jax.random.normal(key, x.shape, x.dtype)
@@ -233,7 +234,7 @@ def conductance(
 
 def _integral(at, steps: int, rule: Quadrature, dtype):
     """Integrate a function of a number over [0, 1]."""
-    inputs.check_count("steps", steps)
+    ascent.check_count("steps", steps)
     nodes, weights = rule(steps)
 
     def term(node):
