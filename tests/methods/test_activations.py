@@ -74,7 +74,8 @@ def perturbed(variables):
 @functools.cache
 def linen(kind):
     module = kind()
-    return functools.partial(module.apply, perturbed(jax.jit(module.init)(KEY, X)))
+    variables = jax.jit(lambda key: perturbed(module.init(key, X)))(KEY)
+    return functools.partial(module.apply, variables)
 
 
 def eqx():
@@ -152,8 +153,9 @@ def test_the_derivative_of_deep_lift_is_that_of_finite_differences():
         forward = jax.jit(lambda x: jax.jvp(f, (x,), (v,))[1])(x)
         np.testing.assert_allclose(forward, wanted, rtol=1e-6)
         np.testing.assert_allclose(jnp.vdot(jax.jit(jax.grad(f))(x), v), forward)
-        parts = attributions.deep_lift(attention, x)
-        np.testing.assert_allclose(jnp.sum(parts), attention(x) - attention(0 * x))
+        parts = jax.jit(functools.partial(attributions.deep_lift, attention))(x)
+        difference = jax.jit(lambda x: attention(x) - attention(0 * x))(x)
+        np.testing.assert_allclose(jnp.sum(parts), difference)
 
 
 def test_deep_lift_at_its_baseline_is_driven_by_the_gradient():
@@ -368,12 +370,11 @@ def test_winner_take_all_is_the_plain_route_of_max_pooling():
 
     baseline = 1 - X
     x = X - baseline
-    run = functools.partial(attributions.deep_lift, score, X, baseline=baseline)
-    np.testing.assert_allclose(
-        run(pool=activations.winner_take_all), x * jax.grad(score)(X), rtol=1e-6
-    )
+    lift = functools.partial(attributions.deep_lift, score, baseline=baseline)
+    plain = jax.jit(functools.partial(lift, pool=activations.winner_take_all))(X)
+    np.testing.assert_allclose(plain, x * jax.jit(jax.grad(score))(X), rtol=1e-6)
     wanted = score(X) - score(baseline)
-    np.testing.assert_allclose(jnp.sum(run()), wanted, atol=1e-4)
+    np.testing.assert_allclose(jnp.sum(jax.jit(lift)(X)), wanted, atol=1e-4)
 
 
 def dense(x, weights, biases):
