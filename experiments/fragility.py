@@ -295,7 +295,7 @@ def least_salient_quarter(a: Array) -> Array:
     quarters = jnp.stack(
         [u[:, None] & v[None] for u in (down, ~down) for v in (across, ~across)]
     ).astype(a.dtype)
-    return quarters[jnp.argmin(jnp.sum(quarters * a, axis=(1, 2)))]
+    return quarters[jnp.argmin(jnp.sum(quarters * a[None], axis=(1, 2)))]
 
 
 def middle(a: Array) -> Array:

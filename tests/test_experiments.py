@@ -43,7 +43,7 @@ def process(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     names += ("jax_disable_most_optimizations",)
-    before = {name: jax.config.read(name) for name in names}
+    before = {name: jax.config.values[name] for name in names}
     jax.config.update("jax_disable_most_optimizations", True)
     level = logging.getLogger("protojax").level
     yield tmp_path
