@@ -46,7 +46,7 @@ def run(
         one that is meant if none is named.
       main: the script.
       description: for `--help`; the script's docstring.
-      plan: says what a run would cost; offered as `--plan`, which runs nothing.
+      plan: says what a run would cost; offered as `--plan`, which writes nothing.
       args: the command line, `sys.argv` if not given.
 
     Raises:
@@ -110,7 +110,7 @@ def _parse(
     config = configs[name]
     out = "where results go"
     folder = pathlib.Path("runs", f"{script}-{name}")
-    plan = "print programs, memory and expected time, run nothing"
+    plan = "print programs, memory and expected time (tried on one image), then stop"
     fields: list[Any] = [
         ("config", Annotated[type(config), tyro.conf.arg(name="")]),
         ("out", Annotated[pathlib.Path, tyro.conf.arg(help=out)], folder),

@@ -484,7 +484,7 @@ CONFIGS = {
     "smoke": Config(
         model="parts_small",
         images=4,
-        attributions=("gradient", "deep_lift"),
+        attributions=("gradient",),
         attacks=("top_k", "random"),
         radii=(4.0,),
         steps=3,

@@ -86,15 +86,24 @@ def _protocol(
         f"- {sum(bool(row['stalled']) for row in rows)} of {len(rows)} rows are"
         " **stalled** (no gradient to follow): they say nothing about robustness and"
         " are left out of every mean.\n"
-        f"- The attacks on gradients follow a softplus twin of sharpness"
-        f" {rows[0]['beta']:.3g}, chosen from the activations; it sees the same class"
-        f" as the network in {_share(rows, 'twin_agrees')} of the rows.\n"
+        f"- {_twin(config, rows)}\n"
         f"- **Chance:** an unrelated map shares {chance['overlap']:.3f} of the top {k}"
         " pixels and has rank correlation 0; a uniform map's center is"
         f" {chance['center']:.1f} pixels away.",
         "Tables show means, 95 % bootstrap intervals over images, and n.",
     ]
     return pages.Section("What was done", text)
+
+
+def _twin(config: "Config", rows: Sequence[report.Row]) -> str:
+    if not rows[0]["beta"]:
+        return "The network is smooth and is attacked through its own derivatives."
+    chosen = "chosen from the activations" if config.beta is None else "as given"
+    return (
+        "Attacks follow a softplus twin of the network, whose sharpness is"
+        f" {rows[0]['beta']:.3g}, {chosen}; it sees the same class as the network in"
+        f" {_share(rows, 'twin_agrees')} of the rows. (DeepLIFT and LRP need no twin.)"
+    )
 
 
 def _explained(
