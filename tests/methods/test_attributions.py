@@ -108,13 +108,15 @@ def test_grad_cam_shares_its_map_among_the_channels():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="`x` is uint8: pass float32 pixels"):
         attributions.gradient(score, jnp.ones((2, 2, 3), "uint8"))
+    with pytest.raises(ValueError, match="`x` has NaN pixels: repair or drop"):
+        attributions.gradient(score, X.at[0, 0, 0].set(jnp.nan))
     with pytest.raises(AssertionError, match="rank 2"):
         attributions.gradient(score, jnp.ones((2, 2)))
     with pytest.raises(ValueError, match=r"`baseline` has shape \(3,\).*broadcast_to"):
         attributions.integrated_gradients(score, X, baseline=jnp.ones(3))
-    with pytest.raises(ValueError, match="`steps` is 0: take 1 or more"):
+    with pytest.raises(ValueError, match="`steps` is 0: it must be at least 1"):
         attributions.integrated_gradients(score, X, steps=0)
-    with pytest.raises(ValueError, match="`samples` is 0: take 1 or more"):
+    with pytest.raises(ValueError, match="`samples` is 0: it must be at least 1"):
         attributions.smooth_gradient(score, X, key=KEY, samples=0)
     with pytest.raises(ValueError, match="the trapezoid rule needs 2"):
         attributions.trapezoid(1)
