@@ -80,11 +80,11 @@ def curves(
                 end = _line(axis, line, x, color)
                 if end is not None:
                     ends.append((end, report.label(key, names), color))
-            _frame(axis, sorted({n[x] for n in chosen}), report.label(x, names))
-            axis.set_title(report.label(value, names), loc="left", fontsize=10.5)
             if value in chance:
                 axis.axhline(chance[value], color=_QUIET, lw=1, ls=(0, (4, 3)))
                 ends.append((chance[value], "chance", _QUIET))
+            _frame(axis, sorted({n[x] for n in chosen}), report.label(x, names))
+            axis.set_title(report.label(value, names), loc="left", fontsize=10.5)
             _name_ends(axis, ends)
     return figure
 
