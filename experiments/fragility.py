@@ -22,37 +22,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cli, fragility_report, networks
+from experiments import cli, explained, fragility_report, networks
 from protojax import (
-    activations,
     attacks,
     attributions,
     curvature,
     metrics,
     objectives,
-    parts,
     sweeps,
 )
 from protojax.contracts import Array, Explain, Fn, Key, PyTree
 from protojax.mechanisms import ascent
-from protojax.scale import sources
 
 _log = logging.getLogger(__name__)
-
-NO_TWIN = ("deep_lift", "lrp", "deep_taylor")
-"""Explanations that move with the input on a ReLU network too: they need no twin."""
-
-REFUSED = {
-    "guided_gradient": "has no smooth twin that an attack could follow",
-    "guided_grad_cam": "has no smooth twin that an attack could follow",
-    "grad_cam": "needs a layer: attack it by a script of your own (docs/howto.md)",
-    "class_activation": "needs a layer: attack it by a script of your own",
-    "conductance": "explains a layer, not the image",
-}
-"""Attributions that this experiment cannot attack, and why."""
-
-SHARPNESS = 20.0
-"""How much sharper the twin's softplus is than the typical unit's scale."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,28 +87,6 @@ class Config:
     """Of all that is random."""
 
 
-def explanation(
-    attribution: str,
-    points: int,
-    key: Key,
-    fn: Fn,
-    y: Array,
-    x: Array,
-    *,
-    color: tuple[float, ...] = (0.0, 0.0, 0.0),
-) -> Array:
-    """Explain the logit of class `y` by a map `[H, W]` that sums to one."""
-    start = jnp.broadcast_to(jnp.asarray(color, x.dtype), x.shape)
-    path = {"steps": points, "rule": attributions.right, "baseline": start}
-    knobs: dict[str, Any] = {
-        "integrated_gradients": path,
-        "smooth_gradient": {"key": key, "samples": points},
-        "deep_lift": {"baseline": start},
-    }.get(attribution, {})
-    explain = getattr(attributions, attribution)
-    return attributions.heatmap(explain(lambda z: fn(z)[y], x, **knobs))
-
-
 def attack_by_name(
     name: str,
     fn: Fn,
@@ -141,7 +101,7 @@ def attack_by_name(
     key: Key,
 ) -> ascent.Ascent:
     """Run one of the attacks that `Config.attacks` lists."""
-    k = k_of(config.k, x)
+    k = explained.k_of(config.k, x)
     before = explain(x)
     measure = {
         "objective": None,
@@ -159,7 +119,7 @@ def attack_by_name(
             recipe = getattr(attacks, name)
             return recipe(fn, explain, x, twin=twin, measure=measure, **climb)
         case "targeted":
-            target = least_salient_quarter(before)
+            target = explained.least_salient_quarter(before)
             return attacks.targeted(fn, explain, x, target=target, twin=twin, **climb)
         case "eigenvector":
             return attacks.eigenvector(
@@ -195,23 +155,28 @@ def one(
     x = example["image"]
     attack_key, climbed_key, judged_key = jax.random.split(key, 3)
     model = functools.partial(fn, weights)
-    smooth = model if attribution in NO_TWIN else smooth_twin(model, beta, x)
+    known = attribution in explained.NO_TWIN
+    smooth = model if known else explained.smooth_twin(model, beta, x)
     y = jnp.argmax(model(x))
     # What is random in an explanation is judged with another draw than was attacked.
     judge = functools.partial(
-        explanation, attribution, config.points, judged_key, model, y, color=color
+        explained.explanation,
+        attribution,
+        config.points,
+        judged_key,
+        model,
+        y,
+        color=color,
     )
-    explain, twin = (
-        functools.partial(
-            explanation,
-            attribution,
-            config.attack_points,
-            climbed_key,
-            net,
-            y,
-            color=color,
-        )
-        for net in (model, smooth)
+    explain, twin = explained.pair(
+        attribution,
+        config.attack_points,
+        climbed_key,
+        model,
+        y,
+        x,
+        beta=beta,
+        color=color,
     )
     found = attack_by_name(
         attack,
@@ -226,13 +191,15 @@ def one(
         key=attack_key,
     )
     a, b = judge(x), judge(found.x)
-    region = least_salient_quarter(a)
+    region = explained.least_salient_quarter(a)
     row = {
         "label": y,
-        "overlap": metrics.top_k_intersection(a, b, k=k_of(config.k, x)),
+        "overlap": metrics.top_k_intersection(a, b, k=explained.k_of(config.k, x)),
         "rank": metrics.rank_correlation(a, b),
         "center": metrics.center_shift(a, b),
-        "center_of_uniform": jnp.linalg.norm(metrics.center_of_mass(a) - middle(a)),
+        "center_of_uniform": jnp.linalg.norm(
+            metrics.center_of_mass(a) - explained.middle(a)
+        ),
         "quarter_before": jnp.sum(a * region),
         "quarter_after": jnp.sum(b * region),
         "confidence_before": metrics.confidence(model, x, y),
@@ -262,7 +229,7 @@ def curved(
     x = example["image"]
     model = functools.partial(fn, weights)
     y = jnp.argmax(model(x))
-    smooth = smooth_twin(model, beta, x)
+    smooth = explained.smooth_twin(model, beta, x)
     score = lambda z: smooth(z)[y]  # noqa: E731
     product = functools.partial(curvature.hvp, score, x)
     start, draw = jax.random.split(key)
@@ -282,43 +249,6 @@ def curved(
     }
 
 
-def k_of(k: int | None, x: Array) -> int:
-    """How many pixels count as the top: the authors' 1000 of 227 x 227, or a tenth."""
-    pixels = x.shape[0] * x.shape[1]
-    return k or (1000 if min(x.shape[:2]) >= 200 else pixels // 10)
-
-
-def least_salient_quarter(a: Array) -> Array:
-    """The quarter of a map that holds least of it: where a targeted attack draws it."""
-    rows, columns = a.shape[0] // 2, a.shape[1] // 2
-    down, across = jnp.arange(a.shape[0]) < rows, jnp.arange(a.shape[1]) < columns
-    quarters = jnp.stack(
-        [u[:, None] & v[None] for u in (down, ~down) for v in (across, ~across)]
-    ).astype(a.dtype)
-    return quarters[jnp.argmin(jnp.sum(quarters * a[None], axis=(1, 2)))]
-
-
-def middle(a: Array) -> Array:
-    """Where the center of mass of a uniform map is."""
-    return (jnp.array(a.shape, a.dtype) - 1) / 2
-
-
-def smooth_twin(fn: Fn, beta: Array, x: Array) -> Fn:
-    """The softplus twin of a ReLU network; a network that is smooth is its own."""
-    if not has_relu(fn, x):
-        return fn
-    return activations.replace(fn, activations.softplus(beta))
-
-
-def has_relu(fn: Fn, x: Array) -> bool:
-    """Whether there is a ReLU to replace."""
-    try:
-        jax.eval_shape(activations.replace(fn, jax.nn.softplus), x)
-    except activations.NoReLU:
-        return False
-    return True
-
-
 class Setup(NamedTuple):
     """What a configuration comes to: a network, its images, and the settings."""
 
@@ -335,10 +265,10 @@ def set_up(config: Config) -> Setup:
     network = networks.load(config.model, image_size=config.image_size)
     examples = networks.correct(network, config.data, config.split, count=config.images)
     if (config.data or network.images).partition(":")[0] == "parts":
-        examples["truth"] = deciding_parts(network, examples, config.split)
+        examples["truth"] = explained.deciding_parts(network, examples, config.split)
     beta = config.beta
     if beta is None:
-        beta = typical_sharpness(network, examples["image"])
+        beta = explained.typical_sharpness(network, examples["image"])
     color = (0.0, 0.0, 0.0)
     if config.baseline == "mean":
         color = tuple(np.mean(examples["image"], axis=(0, 1, 2)).tolist())
@@ -355,40 +285,12 @@ def set_up(config: Config) -> Setup:
 def check(config: Config) -> None:
     """Refuse what would fail, or mean nothing, before anything is loaded."""
     for name in config.attributions:
-        if name in REFUSED or not callable(getattr(attributions, name, None)):
-            why = REFUSED.get(name, "is not in `protojax.attributions`")
+        if name in explained.REFUSED or not callable(getattr(attributions, name, None)):
+            why = explained.REFUSED.get(name, "is not in `protojax.attributions`")
             raise ValueError(f"`attributions` has {name!r}, which {why}")
     for name, value in (("beta", config.beta), ("k", config.k)):
         if value is not None and value <= 0:
             raise ValueError(f"`{name}` is {value}: it must be above zero")
-
-
-def typical_sharpness(network: networks.Network, images: np.ndarray) -> float:
-    """The median over images of the sharpness at which the twin is close."""
-
-    def at(weights: PyTree, x: Array) -> Array:
-        fn = functools.partial(network.fn, weights)
-        return activations.sharpness(fn, x, c=SHARPNESS)
-
-    if not has_relu(functools.partial(network.fn, network.weights), images[0]):
-        return 0.0
-    each = jax.jit(lambda w, x: jax.lax.map(functools.partial(at, w), x))
-    return float(np.median(each(network.weights, images[:16])))
-
-
-def deciding_parts(
-    network: networks.Network, examples: dict[str, np.ndarray], split: str
-) -> np.ndarray:
-    """Where the parts are that tell a bird's class from the runner-up, `[N, S, S]`."""
-    seed = sources.PARTS_SEEDS[split]
-    birds = parts.draw(
-        examples["id"].tolist(), image_size=network.image_size, seed=seed
-    )
-    logits = jax.vmap(network.fn, (None, 0))(network.weights, examples["image"])
-    known = np.asarray(logits)[:, : len(parts.CLASSES)]  # yours may tell more apart
-    ranked = np.argsort(-known, axis=-1)
-    differ = parts.differing_parts()[ranked[:, 0], ranked[:, 1]]
-    return np.any(birds.masks & differ[:, :, None, None], axis=1).astype(np.float32)
 
 
 def main(config: Config, folder: pathlib.Path) -> None:
@@ -418,7 +320,9 @@ def main(config: Config, folder: pathlib.Path) -> None:
             chunk=config.chunk,
         )
     x = setup.examples["image"][0]
-    fragility_report.write(config, folder, k=k_of(config.k, x), pixels=x[..., 0].size)
+    fragility_report.write(
+        config, folder, k=explained.k_of(config.k, x), pixels=x[..., 0].size
+    )
 
 
 def plan(config: Config) -> str:

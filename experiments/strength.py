@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import cli, fragility, strength_report
+from experiments import cli, explained, fragility, strength_report
 from protojax import attacks, metrics, objectives, sweeps
 from protojax.contracts import Array, Fn, Key, PyTree
 from protojax.mechanisms import ascent
@@ -103,12 +103,7 @@ def attacked(
 ) -> ascent.Ascent:
     """Run the top-k attack on one explanation of the predicted class."""
     y = jnp.argmax(model(x))
-    known = attribution in fragility.NO_TWIN
-    smooth = model if known else fragility.smooth_twin(model, beta, x)
-    explain, twin = (
-        functools.partial(fragility.explanation, attribution, points, noise, net, y)
-        for net in (model, smooth)
-    )
+    explain, twin = explained.pair(attribution, points, noise, model, y, x, beta=beta)
     return attacks.top_k(model, explain, x, k=k, twin=twin, key=start, **climb)
 
 
@@ -130,7 +125,7 @@ def varied(
     x = example["image"]
     start_key, climbed_key, judged_key = jax.random.split(key, 3)
     model = functools.partial(fn, weights)
-    y, k = jnp.argmax(model(x)), fragility.k_of(config.k, x)
+    y, k = jnp.argmax(model(x)), explained.k_of(config.k, x)
     beta = sharpness * unit
 
     def climbed(start: Key | None = None) -> ascent.Ascent:
@@ -151,13 +146,13 @@ def varied(
     else:
         each = jax.tree.map(lambda leaf: leaf[None], climbed())
     judge = functools.partial(
-        fragility.explanation, config.attribution, config.points, judged_key, model, y
+        explained.explanation, config.attribution, config.points, judged_key, model, y
     )
     before = judge(x)
     row = {
         "beta": beta,
         "stalled": jnp.all(each.stalled),
-        "twin_agrees": jnp.argmax(fragility.smooth_twin(model, beta, x)(x)) == y,
+        "twin_agrees": jnp.argmax(explained.smooth_twin(model, beta, x)(x)) == y,
     }
     for name, place in {"best": jnp.argmax(each.value), "first": 0}.items():
         z = each.x[place]
@@ -182,7 +177,7 @@ def transferred(
     x = example["image"]
     attack_key, judged_key = jax.random.split(key)
     model = functools.partial(fn, weights)
-    y, k = jnp.argmax(model(x)), fragility.k_of(config.k, x)
+    y, k = jnp.argmax(model(x)), explained.k_of(config.k, x)
     if attack_on == RANDOM:
         any_kept = objectives.label_kept(functools.partial(metrics.linf, x), model, x)
         found = attacks.random_sign(any_kept, x, radius=radius, key=attack_key)
@@ -201,7 +196,7 @@ def transferred(
     maps = {"before": [], "after": []}
     for name in judged(config):
         judge = functools.partial(
-            fragility.explanation, name, config.points, judged_key, model, y
+            explained.explanation, name, config.points, judged_key, model, y
         )
         a, b = judge(x), judge(found.x)
         row |= {f"{what}_{name}": m for what, m in moved(a, b, k).items()}
@@ -227,7 +222,7 @@ def seeded(
     x = example["image"]
     noises = jax.random.split(key, 3)  # the attack's own, another, and a third
     model = functools.partial(fn, weights)
-    y, k = jnp.argmax(model(x)), fragility.k_of(config.k, x)
+    y, k = jnp.argmax(model(x)), explained.k_of(config.k, x)
     found = attacked(
         model,
         x,
@@ -241,7 +236,7 @@ def seeded(
 
     def maps(z: Array, count: int, noises: Key) -> Array:
         return jax.lax.map(
-            lambda noise: fragility.explanation(
+            lambda noise: explained.explanation(
                 "smooth_gradient", count, noise, model, y, z
             ),
             noises,
@@ -278,7 +273,7 @@ def studies(config: Config, setup: fragility.Setup) -> dict[str, tuple]:
     """The three sweeps: folder, function of one example, and settings."""
     fn, beta = setup.network.fn, setup.beta
     ball = {"radius": [config.radius / 255], "step_size": [config.step_size / 255]}
-    usual = fragility.SHARPNESS
+    usual = explained.SHARPNESS
     alone = [
         {"steps": steps, "starts": 0, "sharpness": usual} for steps in config.steps
     ]
@@ -335,7 +330,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
             keep=setup.examples["id"][:1].tolist() if name == "transfer" else (),
         )
     x = setup.examples["image"][0]
-    k = fragility.k_of(config.k, x)
+    k = explained.k_of(config.k, x)
     strength_report.write(config, folder, k=k, pixels=x[..., 0].size)
 
 

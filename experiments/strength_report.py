@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments import fragility
+from experiments.explained import SHARPNESS
 from protojax.scale import figures, pages, report
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _climbed(
     chance: Mapping[str, float],
     names: Names,
 ) -> Part:
-    usual = [row for row in rows if row["sharpness"] == fragility.SHARPNESS]
+    usual = [row for row in rows if row["sharpness"] == SHARPNESS]
     long = []
     for row in usual:
         starts = {"best": "the image itself"}

@@ -1,0 +1,137 @@
+"""What the experiments on fragility share: explanations by name, and smooth twins.
+
+`fragility` and `strength` attack and judge explanations in the same way; how, is here.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import networks
+from protojax import activations, attributions, parts
+from protojax.contracts import Array, Explain, Fn, Key, PyTree
+from protojax.scale import sources
+
+NO_TWIN = ("deep_lift", "lrp", "deep_taylor")
+"""Explanations that move with the input on a ReLU network too: they need no twin."""
+
+REFUSED = {
+    "guided_gradient": "has no smooth twin that an attack could follow",
+    "guided_grad_cam": "has no smooth twin that an attack could follow",
+    "grad_cam": "needs a layer: attack it by a script of your own (docs/howto.md)",
+    "class_activation": "needs a layer: attack it by a script of your own",
+    "conductance": "explains a layer, not the image",
+}
+"""Attributions that this experiment cannot attack, and why."""
+
+SHARPNESS = 20.0
+"""How much sharper the twin's softplus is than the typical unit's scale."""
+
+
+def explanation(
+    attribution: str,
+    points: int,
+    key: Key,
+    fn: Fn,
+    y: Array,
+    x: Array,
+    *,
+    color: tuple[float, ...] = (0.0, 0.0, 0.0),
+) -> Array:
+    """Explain the logit of class `y` by a map `[H, W]` that sums to one."""
+    start = jnp.broadcast_to(jnp.asarray(color, x.dtype), x.shape)
+    path = {"steps": points, "rule": attributions.right, "baseline": start}
+    knobs: dict[str, Any] = {
+        "integrated_gradients": path,
+        "smooth_gradient": {"key": key, "samples": points},
+        "deep_lift": {"baseline": start},
+    }.get(attribution, {})
+    explain = getattr(attributions, attribution)
+    return attributions.heatmap(explain(lambda z: fn(z)[y], x, **knobs))
+
+
+def pair(
+    attribution: str,
+    points: int,
+    key: Key,
+    fn: Fn,
+    y: Array,
+    x: Array,
+    *,
+    beta: Array,
+    color: tuple[float, ...] = (0.0, 0.0, 0.0),
+) -> tuple[Explain, Explain]:
+    """An explanation of a network, and the same of the twin that an attack follows."""
+    smooth = fn if attribution in NO_TWIN else smooth_twin(fn, beta, x)
+    return tuple(
+        functools.partial(explanation, attribution, points, key, net, y, color=color)
+        for net in (fn, smooth)
+    )
+
+
+def k_of(k: int | None, x: Array) -> int:
+    """How many pixels count as the top: the authors' 1000 of 227 x 227, or a tenth."""
+    pixels = x.shape[0] * x.shape[1]
+    return k or (1000 if min(x.shape[:2]) >= 200 else pixels // 10)
+
+
+def least_salient_quarter(a: Array) -> Array:
+    """The quarter of a map that holds least of it: where a targeted attack draws it."""
+    rows, columns = a.shape[0] // 2, a.shape[1] // 2
+    down, across = jnp.arange(a.shape[0]) < rows, jnp.arange(a.shape[1]) < columns
+    quarters = jnp.stack(
+        [u[:, None] & v[None] for u in (down, ~down) for v in (across, ~across)]
+    ).astype(a.dtype)
+    return quarters[jnp.argmin(jnp.sum(quarters * a[None], axis=(1, 2)))]
+
+
+def middle(a: Array) -> Array:
+    """Where the center of mass of a uniform map is."""
+    return (jnp.array(a.shape, a.dtype) - 1) / 2
+
+
+def smooth_twin(fn: Fn, beta: Array, x: Array) -> Fn:
+    """The softplus twin of a ReLU network; a network that is smooth is its own."""
+    if not has_relu(fn, x):
+        return fn
+    return activations.replace(fn, activations.softplus(beta))
+
+
+def has_relu(fn: Fn, x: Array) -> bool:
+    """Whether there is a ReLU to replace."""
+    try:
+        jax.eval_shape(activations.replace(fn, jax.nn.softplus), x)
+    except activations.NoReLU:
+        return False
+    return True
+
+
+def typical_sharpness(network: networks.Network, images: np.ndarray) -> float:
+    """The median over images of the sharpness at which the twin is close."""
+
+    def at(weights: PyTree, x: Array) -> Array:
+        fn = functools.partial(network.fn, weights)
+        return activations.sharpness(fn, x, c=SHARPNESS)
+
+    if not has_relu(functools.partial(network.fn, network.weights), images[0]):
+        return 0.0
+    each = jax.jit(lambda w, x: jax.lax.map(functools.partial(at, w), x))
+    return float(np.median(each(network.weights, images[:16])))
+
+
+def deciding_parts(
+    network: networks.Network, examples: dict[str, np.ndarray], split: str
+) -> np.ndarray:
+    """Where the parts are that tell a bird's class from the runner-up, `[N, S, S]`."""
+    seed = sources.PARTS_SEEDS[split]
+    birds = parts.draw(
+        examples["id"].tolist(), image_size=network.image_size, seed=seed
+    )
+    logits = jax.vmap(network.fn, (None, 0))(network.weights, examples["image"])
+    known = np.asarray(logits)[:, : len(parts.CLASSES)]  # yours may tell more apart
+    ranked = np.argsort(-known, axis=-1)
+    differ = parts.differing_parts()[ranked[:, 0], ranked[:, 1]]
+    return np.any(birds.masks & differ[:, :, None, None], axis=1).astype(np.float32)
