@@ -1,10 +1,4 @@
-"""Second derivatives as products: Hessians are never formed.
-
-Everything takes a `matvec`: inputs, parameters and Jacobians of explanations are
-the same to it.
-"""
-
-from collections.abc import Callable
+"""Eigenpairs of symmetric operators, by Lanczos."""
 
 import jax
 import jax.flatten_util
@@ -13,27 +7,6 @@ from matfree import decomp, eig
 
 from protojax.contracts import Array, Key, MatVec, PyTree
 from protojax.mechanisms import ascent, lowering
-
-
-def hvp(f: Callable[[PyTree], Array], x: PyTree, v: PyTree) -> PyTree:
-    """Product of the Hessian of a scalar function with a vector.
-
-    Forward over reverse, at the highest matrix precision: 1.7 to 2.1 gradients.
-
-    Args:
-      f: a tree to a scalar, twice differentiable.
-      x: where the Hessian is taken.
-      v: the vector, a tree like `x`.
-
-    Returns:
-      The product, a tree like `x`.
-
-    >>> import jax.numpy as jnp
-    >>> hvp(lambda x: x[0] ** 2 * x[1], jnp.array([1.0, 3.0]), jnp.ones(2)).tolist()
-    [8.0, 2.0]
-    """
-    with jax.default_matmul_precision("highest"):
-        return jax.jvp(jax.grad(f), (x,), (v,))[1]
 
 
 def top_eigenpairs(
