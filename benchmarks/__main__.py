@@ -1,11 +1,14 @@
 """All tables in one."""
 
+from collections.abc import Iterator
+
 from benchmarks import fragility, lowering, timing
 
 
-def rows(quick: bool) -> list[timing.Row]:
-    """Return the rows of every benchmark."""
-    return lowering.rows(quick) + fragility.rows(quick)
+def rows(quick: bool) -> Iterator[timing.Row]:
+    """Yield the rows of every benchmark."""
+    yield from lowering.rows(quick)
+    yield from fragility.rows(quick)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ What the floor of a work is, stands beside it in `FLOORS`.
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -33,15 +33,19 @@ BETA = 30.0
 RADIUS = 8 / 255
 STEP_SIZE = 0.5 / 255
 
+_PASSES = "two forward and two backward passes of the ReLU network"
 FLOORS = {
     "gradient": "a forward pass",
     "Hessian-vector product": "one gradient of the same network",
-    "top-k attack step": "two forward and two backward passes of the ReLU network",
+    "top-k attack step": _PASSES,
+    "top-k attack step, called alone": _PASSES,
     "top-k attack step on integrated gradients": "as many for each point of the path",
     "integrated gradients": "a forward and a backward pass for each step",
     "DeepLIFT": "two forward passes and a backward one (Captum's does not add up here: "
     "where windows of a pool overlap, all but one contribution are lost)",
-    "whole attack": "its steps",
+    "whole attack, last iterate": "its steps",
+    "whole attack, best iterate on the network": "its steps, and a forward and a "
+    "backward pass of the ReLU network for each",
 }
 
 
@@ -77,21 +81,20 @@ def main() -> None:
     timing.main(rows, __doc__)
 
 
-def rows(quick: bool) -> list[timing.Row]:
-    """Return the table.
+def rows(quick: bool) -> Iterator[timing.Row]:
+    """Yield the table.
 
     Args:
-      quick: tiny sizes, and no peak memory of PyTorch, which takes a process each.
+      quick: tiny sizes, and no peak memory, which takes a process for each contender.
 
-    Returns:
+    Yields:
       The rows.
     """
     torch.set_num_threads(timing.cores())
     sizes = QUICK if quick else Sizes()
     case = load(sizes)
-    found = first_order(sizes, case, probe=not quick)
-    found += attack_steps(sizes, case, probe=not quick)
-    return found
+    yield from first_order(sizes, case, probe=not quick)
+    yield from attack_steps(sizes, case, probe=not quick)
 
 
 def load(sizes: Sizes) -> Case:
@@ -118,104 +121,114 @@ def load(sizes: Sizes) -> Case:
     return Case(variables, x, y, setting)
 
 
-def first_order(sizes: Sizes, case: Case, *, probe: bool) -> list[timing.Row]:
+def first_order(sizes: Sizes, case: Case, *, probe: bool) -> Iterator[timing.Row]:
     """Gradients, products, integrated gradients and DeepLIFT."""
     v, setting = case.variables, case.setting
     x, y = case.x[: sizes.batch], case.y[: sizes.batch]
     many, classes = case.x[: sizes.path_batch], case.y[: sizes.path_batch]
     direction = jnp.cos(100 * x)
 
-    found = []
     contest = functools.partial(_contest, setting=setting, probe=probe)
-    plain = timing.compiled(lowering.canonical(_batched(gradient)), v, x, y)
-    smooth = timing.compiled(lowering.canonical(_batched(twin_gradient)), v, x, y)
-    forward = timing.compiled(lowering.canonical(_batched(MODEL.apply)), v, x)
-    found += contest(
+    plain = program(gradient, v, x, y)
+    smooth = program(twin_gradient, v, x, y)
+    forward = program(MODEL.apply, v, x)
+    yield from contest(
         "gradient",
-        plain,
+        Contender(program, (gradient, v, x, y)),
         _layouts("gradient", v, x, y),
         {"forward": (1, forward.run)},
         rounds=sizes.rounds,
     )
-    found += contest(
+    yield from contest(
         "Hessian-vector product",
-        timing.compiled(lowering.canonical(_batched(product)), v, x, y, direction),
+        Contender(program, (product, v, x, y, direction)),
         _layouts("product", v, x, y, direction),
         {"gradient": (1, smooth.run)},
         rounds=sizes.rounds,
     )
-    found += contest(
+    yield from contest(
         "DeepLIFT",
-        timing.compiled(lowering.canonical(_batched(deep_lift)), v, x, y),
+        Contender(program, (deep_lift, v, x, y)),
         _layouts("captum_deep_lift", v, x, y, label="Captum, "),
         {"gradient": (1, plain.run), "forward": (1, forward.run)},
         rounds=sizes.rounds,
         agree=functools.partial(_assert_complete, v, x, y),
     )
-    passes = timing.compiled(lowering.canonical(_batched(gradient)), v, many, classes)
+    passes = program(gradient, v, many, classes)
     integrated = functools.partial(integrated_gradients, steps=sizes.path)
     peers = _layouts("integrated", v, many, classes, sizes.path)
-    found += contest(
+    yield from contest(
         "integrated gradients",
-        timing.compiled(lowering.canonical(_batched(integrated)), v, many, classes),
+        Contender(program, (integrated, v, many, classes)),
         peers
         | _layouts("captum_integrated", v, many, classes, sizes.path, label="Captum, "),
         {"gradient": (sizes.path, passes.run)},
         rounds=sizes.slow_rounds,
     )
-    return found
 
 
-def attack_steps(sizes: Sizes, case: Case, *, probe: bool) -> list[timing.Row]:
+def attack_steps(sizes: Sizes, case: Case, *, probe: bool) -> Iterator[timing.Row]:
     """Steps of the top-k attack, alone and in one program, and the whole attack."""
     v, x, y = case.variables, case.x[: sizes.batch], case.y[: sizes.batch]
     contest = functools.partial(_contest, setting=case.setting, probe=probe)
-    plain = timing.compiled(lowering.canonical(_batched(gradient)), v, x, y)
+    plain = program(gradient, v, x, y)
     passes = {"gradient": (2, plain.run)}
 
-    def run(explain, repeats):
+    def climbing(explain, repeats):
         climb = functools.partial(climbed, explain=explain, k=sizes.k, steps=repeats)
-        return timing.compiled(_batched(climb), v, x, y)
+        return Contender(program, (climb, v, x, y))
 
-    mask = np.asarray(_batched(functools.partial(chosen, k=sizes.k))(v, x, y))
-    step = run(twin_gradient, sizes.repeats)
-    peers = _layouts("climbed", v, x, y, mask, 0, sizes.repeats)
-    found = contest(
+    mask = np.asarray(program(functools.partial(chosen, k=sizes.k), v, x, y).run())
+    as_strong = functools.partial(_assert_as_strong, v, x, y, mask)
+    yield from contest(
         "top-k attack step",
-        step,
-        peers,
+        climbing(twin_gradient, sizes.repeats),
+        _layouts("climbed", v, x, y, mask, 0, sizes.repeats),
         passes,
         rounds=sizes.rounds,
         repeats=sizes.repeats,
-        agree=functools.partial(_assert_as_strong, v, x, y, mask),
+        agree=as_strong,
     )
-    found += contest(
+    yield from contest(
         "top-k attack step, called alone",
-        run(twin_gradient, 1),
+        climbing(twin_gradient, 1),
         _layouts("climbed", v, x, y, mask, 0, 1),
         passes,
         rounds=sizes.rounds,
         agree=_assert_same_step,
     )
     path = sizes.attack_path
-    found += contest(
+    integrated = functools.partial(integrated_gradients, twin=True, steps=path)
+    yield from contest(
         "top-k attack step on integrated gradients",
-        run(functools.partial(integrated_gradients, act=SMOOTH, steps=path), 1),
+        climbing(integrated, 1),
         _layouts("climbed", v, x, y, mask, path, 1),
         {"gradient": (2 * path, plain.run)},
         rounds=sizes.slow_rounds,
         agree=_assert_same_step,
     )
-    whole = functools.partial(attack, k=sizes.k, steps=sizes.steps)
-    found += contest(
-        "whole attack",
-        timing.compiled(_batched(whole), v, x, y),
-        _layouts("climbed", v, x, y, mask, 0, sizes.steps),
-        {"step": (sizes.steps / sizes.repeats, step.run)},
+    steps, k = sizes.steps, sizes.k
+    bare = climbing(twin_gradient, steps)
+    yield from contest(
+        "whole attack, last iterate",
+        Contender(program, (functools.partial(attack, k=k, steps=steps), v, x, y)),
+        _layouts("climbed", v, x, y, mask, 0, steps),
+        {"steps": (1, bare.make(*bare.args).run)},
         rounds=sizes.slow_rounds,
-        agree=functools.partial(_assert_as_strong, v, x, y, mask),
+        agree=as_strong,
     )
-    return found
+    judged = functools.partial(judged_attack, k=k, steps=steps)
+    yield from contest(
+        "whole attack, best iterate on the network",
+        Contender(program, (judged, v, x, y)),
+        _layouts("judged", v, x, y, mask, 0, steps),
+        {
+            "steps": (1, bare.make(*bare.args).run),
+            "gradient": (steps + 1, plain.run),
+        },
+        rounds=sizes.slow_rounds,
+        agree=as_strong,
+    )
 
 
 MODEL = squeezenet.SqueezeNet()
@@ -229,21 +242,21 @@ def gradient(variables: Any, x: Array, y: Array) -> Array:
 
 def twin_gradient(variables: Any, x: Array, y: Array) -> Array:
     """Of the logit of its smooth twin."""
-    return attributions.gradient(_score(variables, y, SMOOTH), x)
+    return attributions.gradient(_score(variables, y, twin=True), x)
 
 
 def product(variables: Any, x: Array, y: Array, direction: Array) -> Array:
     """A Hessian-vector product of the twin's logit."""
-    score = _score(variables, y, SMOOTH)
+    score = _score(variables, y, twin=True)
     return jax.jvp(jax.grad(score), (x,), (direction,))[1]
 
 
 def integrated_gradients(
-    variables: Any, x: Array, y: Array, *, steps: int, act: Callable | None = None
+    variables: Any, x: Array, y: Array, *, steps: int, twin: bool = False
 ) -> Array:
     """With the right Riemann sum, which all contenders have."""
     return attributions.integrated_gradients(
-        _score(variables, y, act), x, steps=steps, rule=attributions.right
+        _score(variables, y, twin=twin), x, steps=steps, rule=attributions.right
     )
 
 
@@ -273,9 +286,24 @@ def climbed(
 
 
 def attack(variables: Any, x: Array, y: Array, *, k: int, steps: int) -> Array:
-    """The attack as users call it."""
+    """The bare search, which selects by what it climbs."""
     objective = _objective(variables, x, y, twin_gradient, k)
     return attacks.pgd(objective, x, radius=RADIUS, step_size=STEP_SIZE, steps=steps).x
+
+
+def judged_attack(variables: Any, x: Array, y: Array, *, k: int, steps: int) -> Array:
+    """The attack as users call it: every iterate is explained by the network itself."""
+    saliency = lambda explain: lambda z: attributions.heatmap(explain(variables, z, y))  # noqa: E731
+    return attacks.top_k(
+        functools.partial(MODEL.apply, variables),
+        saliency(gradient),
+        x,
+        k=k,
+        twin=saliency(twin_gradient),
+        radius=RADIUS,
+        step_size=STEP_SIZE,
+        steps=steps,
+    ).x
 
 
 def _objective(variables, x, y, explain, k):
@@ -285,9 +313,9 @@ def _objective(variables, x, y, explain, k):
     )
 
 
-def _score(variables, y, act=None):
+def _score(variables, y, *, twin=False):
     fn = functools.partial(MODEL.apply, variables)
-    fn = fn if act is None else activations.replace(fn, act)
+    fn = activations.replace(fn, SMOOTH) if twin else fn
     return lambda z: fn(z)[y]
 
 
@@ -298,18 +326,30 @@ def _batched(fn: Callable) -> Callable:
     return batched
 
 
-class Peer(NamedTuple):
-    """A contender: how to make its thunk, here or in a process of its own."""
+class Contender(NamedTuple):
+    """How to make what is timed, here or in a process of its own."""
 
-    make: Callable[..., Callable[[], np.ndarray]]
+    make: Callable[..., Any]
     args: tuple
 
 
-def _layouts(work: str, variables: Any, *args: Any, label: str = "") -> dict[str, Peer]:
+def program(fn: Callable, variables: Any, *args: Any) -> timing.Program:
+    """Compile a function of one image for a batch of them."""
+    return timing.compiled(lowering.canonical(_batched(fn)), variables, *args)
+
+
+def thunk(fn: Callable, *args: Any) -> Callable[[], Any]:
+    """The same, without what it took."""
+    return program(fn, *args).run
+
+
+def _layouts(
+    work: str, variables: Any, *args: Any, label: str = ""
+) -> dict[str, Contender]:
     params = jax.tree.map(np.asarray, variables["params"])
     args = tuple(np.asarray(a) if isinstance(a, jax.Array) else a for a in args)
     return {
-        label + layout: Peer(peer, (work, layout, params, *args))
+        label + layout: Contender(peer, (work, layout, params, *args))
         for layout in torch_peers.FORMATS
     }
 
@@ -346,6 +386,9 @@ def peer(work: str, layout: str, params: Mapping, *args: Any) -> Callable:
         "captum_integrated": lambda steps: torch_peers.captum_integrated_gradients(
             relu, images, labels, steps
         ),
+        "judged": lambda mask, path, steps: torch_peers.climbed(
+            twin, images, labels, mask, path, steps, RADIUS, STEP_SIZE, judge=relu
+        ),
         "climbed": lambda mask, path, steps: torch_peers.climbed(
             twin, images, labels, mask, path, steps, RADIUS, STEP_SIZE
         ),
@@ -355,8 +398,8 @@ def peer(work: str, layout: str, params: Mapping, *args: Any) -> Callable:
 
 def _contest(
     work: str,
-    ours: timing.Program,
-    peers: Mapping[str, Peer],
+    ours: Contender,
+    peers: Mapping[str, Contender],
     floor: Mapping[str, tuple[float, Callable]],
     *,
     setting: str,
@@ -364,32 +407,33 @@ def _contest(
     rounds: int,
     repeats: int = 1,
     agree: Callable[[str, Any, Any], None] = timing.assert_agree,
-) -> list[timing.Row]:
-    """Time a work of ours against peers, and against how often parts of a floor."""
+) -> Iterator[timing.Row]:
+    """Time a work of ours against peers, and against how often parts of a floor.
+
+    The floor is that of one of `repeats`; so are the seconds.
+    """
+    own = ours.make(*ours.args)
     thunks = {name: each.make(*each.args) for name, each in peers.items()}
     for name, run in thunks.items():
-        agree(f"{work}, {name}", ours.run(), run())
+        agree(f"{work}, {name}", own.run(), run())
     parts = {f"floor: {name}": run for name, (_, run) in floor.items()}
-    times = timing.interleave({"ours": ours.run} | thunks | parts, rounds=rounds)
-    floor_s = sum(
-        count * times[f"floor: {name}"].median for name, (count, _) in floor.items()
-    )
-    if "step" not in floor:
-        floor_s *= repeats
-    known = FLOORS.get(work, FLOORS["top-k attack step"])
-    return [
-        timing.row(
+    times = timing.interleave({"ours": own.run} | thunks | parts, rounds=rounds)
+    memory = timing.peak_memory(thunk, *ours.args) if probe else own.memory_mb
+    for name, each in peers.items():
+        yield timing.row(
             work,
             times["ours"].median / repeats,
             peer=name,
             peer_s=times[name].median / repeats,
-            floor_s=floor_s / repeats,
-            program=ours,
+            floor_s=sum(
+                count * times[f"floor: {part}"].median
+                for part, (count, _) in floor.items()
+            ),
+            memory_mb=memory,
+            compile_s=own.compile_s,
             peer_memory_mb=timing.peak_memory(each.make, *each.args) if probe else None,
-            setting=f"{setting}, batch {len(each.args[3])}; floor: {known}",
+            setting=f"{setting}, batch {len(each.args[3])}; floor: {FLOORS[work]}",
         )
-        for name, each in peers.items()
-    ]
 
 
 def _assert_same_step(work: str, actual: Any, expected: Any) -> None:

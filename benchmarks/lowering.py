@@ -8,7 +8,7 @@ rewritten. All seconds are those of one step.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -33,23 +33,22 @@ def main() -> None:
     timing.main(rows, __doc__)
 
 
-def rows(quick: bool) -> list[timing.Row]:
-    """Return all tables.
+def rows(quick: bool) -> Iterator[timing.Row]:
+    """Yield all tables.
 
     Args:
       quick: tiny sizes.
 
-    Returns:
+    Yields:
       The rows, operations first.
     """
     rounds, steps = (1, 2) if quick else (7, 4)
-    found = []
     for work, (setting, step, args) in operations(quick).items():
-        found += compare(work, setting, step, args, steps=steps, rounds=rounds)
-    found += softplus_rows(quick, rounds)
+        yield from compare(work, setting, step, args, steps=steps, rounds=rounds)
+    yield from softplus_rows(quick, rounds)
     for work, (setting, step, args) in network_steps(quick).items():
-        found += compare(work, setting, step, args, steps=steps, rounds=rounds)
-    return found + lanczos_rows(quick, 1 if quick else 5)
+        yield from compare(work, setting, step, args, steps=steps, rounds=rounds)
+    yield from lanczos_rows(quick, 1 if quick else 5)
 
 
 def compare(
@@ -102,7 +101,8 @@ def compare(
             times["ours"].median / steps,
             peer=peer,
             peer_s=times[peer].median / steps,
-            program=ours,
+            memory_mb=ours.memory_mb,
+            compile_s=ours.compile_s,
             setting=setting,
         )
         for peer in peers
@@ -181,7 +181,8 @@ def softplus_rows(quick: bool, rounds: int) -> list[timing.Row]:
             times["ours"].median,
             peer="jax.nn.softplus",
             peer_s=times["jax"].median,
-            program=ours,
+            memory_mb=ours.memory_mb,
+            compile_s=ours.compile_s,
             setting=f"{x.size} numbers",
         )
     ]
@@ -256,7 +257,8 @@ def lanczos_rows(quick: bool, rounds: int) -> list[timing.Row]:
             times["ours"].median,
             peer=f"{peer}: its products alone",
             peer_s=times[peer].median,
-            program=ours,
+            memory_mb=ours.memory_mb,
+            compile_s=ours.compile_s,
             setting=setting,
         )
         for peer in peers

@@ -5,6 +5,7 @@ Compilation is timed apart, and nothing is timed that has not been run before.
 """
 
 import argparse
+import ctypes
 import json
 import multiprocessing
 import os
@@ -12,7 +13,7 @@ import pathlib
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ import jax
 import numpy as np
 
 Row = dict[str, Any]
+WIDTHS = {"work": 44, "peer": 38}
+"""Of the columns of text in a table; numbers are as wide as their names."""
 
 KEYS = (
     "work",
@@ -118,7 +121,8 @@ def row(
     peer: str | None = None,
     peer_s: float | None = None,
     floor_s: float | None = None,
-    program: Program | None = None,
+    memory_mb: float | None = None,
+    compile_s: float | None = None,
     peer_memory_mb: float | None = None,
     setting: str = "",
 ) -> Row:
@@ -130,7 +134,9 @@ def row(
       peer: who else did it.
       peer_s: their seconds.
       floor_s: the seconds of what cannot be done without.
-      program: ours, for its memory and compile time.
+      memory_mb: the peak of ours where theirs is measured, else what the compiled
+        program says it needs.
+      compile_s: seconds that tracing and compiling ours took.
       peer_memory_mb: the peak of theirs.
       setting: sizes, weights, and what the floor is.
 
@@ -148,9 +154,9 @@ def row(
         floor_s,
         None if peer_s is None else peer_s / ours_s,
         None if floor_s is None else ours_s / floor_s,
-        None if program is None else program.memory_mb,
+        memory_mb,
         peer_memory_mb,
-        None if program is None else program.compile_s,
+        compile_s,
         setting,
     )
     return dict(zip(KEYS, values, strict=True))
@@ -205,6 +211,7 @@ def peak_memory(fn: Callable, *args: Any) -> float:
 
 def _probe(answers: Any, fn: Callable, args: Sequence) -> None:
     thunk = fn(*args)
+    ctypes.CDLL(None).malloc_trim(0)  # or it would lie in what was freed before
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak
     before = _peak_kilobytes()
     thunk()
@@ -232,29 +239,32 @@ def environment() -> str:
     )
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Rows as aligned text.
+def table(rows: Iterable[Row]) -> Iterator[str]:
+    """Rows as lines of aligned text, each as soon as it is there.
 
     Args:
       rows: as made by `row`.
 
-    Returns:
-      The table, one line each, under the names of its columns.
+    Yields:
+      The names of the columns, then one line for each row, and one where the setting
+      changes.
     """
     names = [key for key in KEYS if key != "setting"]
-    cells = [names, *([_text(each[name]) for name in names] for each in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines, setting = [], None
-    for each, line in zip([None, *rows], cells, strict=True):
-        if each and each["setting"] != setting:
+    yield _line(names, names)
+    setting = None
+    for each in rows:
+        if each["setting"] != setting:
             setting = each["setting"]
-            lines.append(f"-- {setting}")
-        padded = [
-            cell.ljust(width) if name in ("work", "peer") else cell.rjust(width)
-            for name, cell, width in zip(names, line, widths, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
+            yield f"-- {setting}"
+        yield _line(names, [_text(each[name]) for name in names])
+
+
+def _line(names: Sequence[str], cells: Sequence[str]) -> str:
+    padded = [
+        cell.ljust(WIDTHS[name]) if name in WIDTHS else cell.rjust(len(name))
+        for name, cell in zip(names, cells, strict=True)
+    ]
+    return "  ".join(padded).rstrip()
 
 
 def _text(value: Any) -> str:
@@ -263,8 +273,10 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def main(rows: Callable[[bool], list[Row]], description: str | None) -> None:
+def main(rows: Callable[[bool], Iterable[Row]], description: str | None) -> None:
     """Run a benchmark from the command line.
+
+    Each row is printed, and written with those before it, as soon as it is measured.
 
     Args:
       rows: `quick -> rows`.
@@ -276,7 +288,16 @@ def main(rows: Callable[[bool], list[Row]], description: str | None) -> None:
     args = parser.parse_args()
     print(environment(), flush=True)
     found = rows(args.quick)
-    print(table(found))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    for line in table(found if args.json is None else _written(found, args.json)):
+        print(line, flush=True)
+
+
+def _written(rows: Iterable[Row], file: pathlib.Path) -> Iterator[Row]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(file.name + ".part")
+    found = []
+    for each in rows:
+        found.append(each)
+        unfinished.write_text(json.dumps(found, indent=1) + "\n")
+        unfinished.replace(file)
+        yield each

@@ -126,10 +126,16 @@ def climbed(
     steps: int,
     radius: float,
     step_size: float,
+    judge: Net | None = None,
 ) -> torch.Tensor:
-    """Steps of the top-k attack by double backward, on the gradient or a path of it."""
+    """Steps of the top-k attack by double backward, on the gradient or a path of it.
+
+    A judge explains every iterate; of those whose label it keeps, the one with the
+    least saliency on the mask is returned, instead of the last.
+    """
     chosen = torch.tensor(np.asarray(mask, np.float32))
     start, z = x, x
+    best, least = (x, _left(judge, x, y, chosen)) if judge else (x, None)
     for _ in range(steps):
         z = z.detach().requires_grad_()
         if path:
@@ -139,7 +145,23 @@ def climbed(
         (climb,) = torch.autograd.grad(-(heatmap(attribution) * chosen).sum(), z)
         z = z.detach() + step_size * climb.sign()
         z = torch.clamp(z, start - radius, start + radius).clamp(0, 1)
-    return z
+        if judge:
+            left = _left(judge, z, y, chosen)
+            better = left < least
+            best = torch.where(better[:, None, None, None], z, best)
+            least = torch.where(better, left, least)
+    return best if judge else z
+
+
+def _left(
+    judge: Net, x: torch.Tensor, y: torch.Tensor, chosen: torch.Tensor
+) -> torch.Tensor:
+    """Saliency on the mask, `[N]`; infinite where the label is another."""
+    x = x.detach().requires_grad_()
+    logits = judge(x)
+    score = logits.gather(1, y[:, None]).sum()
+    left = (heatmap(torch.autograd.grad(score, x)[0]) * chosen).sum((1, 2))
+    return torch.where(logits.argmax(1) == y, left, torch.inf)
 
 
 def hessian_vector_product(

@@ -34,7 +34,22 @@ def test_a_row_has_what_is_promised_and_null_for_what_does_not_apply():
     assert row["ratio_to_peer"] == 1.5 and row["ratio_to_floor"] == 2.0
     alone = timing.row("sorting", 2.0)
     assert alone["peer_s"] is None and alone["ratio_to_peer"] is None
-    assert "sorting" in timing.table([row, alone])
+    assert "sorting" in "".join(timing.table([row, alone]))
+
+
+def test_rows_are_on_disk_before_the_next_is_measured(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "new" / "rows.json"
+
+    def rows(_):
+        yield timing.row("sorting", 2.0)
+        assert [row["work"] for row in json.loads(file.read_text())] == ["sorting"]
+        assert "sorting" in capsys.readouterr().out
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--json", str(file)])
+    with pytest.raises(KeyboardInterrupt):
+        timing.main(rows, None)
+    assert len(json.loads(file.read_text())) == 1
 
 
 def test_contenders_take_turns_after_a_warm_up():
