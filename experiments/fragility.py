@@ -55,9 +55,16 @@ class Config:
     """How many images, out of those that the network classifies correctly."""
     attributions: tuple[str, ...] = ("gradient", "integrated_gradients", "deep_lift")
     """Explanations, by their names in `protojax.attributions`."""
-    attacks: tuple[str, ...] = ("top_k", "mass_center", "random", "random_best")
-    """Attacks: top_k, mass_center, mass_center_truncated, targeted, eigenvector,
-    random (one draw), random_best (the best of as many draws as steps), random_walk."""
+    attacks: tuple[str, ...] = (
+        "top_k",
+        "mass_center",
+        "random",
+        "random_best",
+        "random_center",
+    )
+    """Attacks: top_k, mass_center, mass_center_truncated, targeted, eigenvector, random
+    (one draw), random_best and random_center (the best of as many draws as top_k and
+    mass_center look at, by what those choose by), random_walk."""
     radii: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
     """L-infinity budgets, in gray levels of 255."""
     step_size: float = 0.5
@@ -109,7 +116,11 @@ def attack_by_name(
         "rank": lambda a, b: -metrics.rank_correlation(a, b),
     }[config.measure]
     climb = {"radius": radius, "step_size": step_size, "steps": config.steps}
-    left = objectives.label_kept(objectives.top_k(explain, before, k=k), fn, x)
+    kept = functools.partial(objectives.label_kept, fn=fn, x=x)
+    damage = lambda metric: kept(lambda z: metric(before, explain(z)))  # noqa: E731
+    left = damage(measure) if measure else kept(objectives.top_k(explain, before, k=k))
+    away = damage(measure or metrics.center_shift)
+    signs = functools.partial(attacks.random_sign, x=x, radius=radius, key=key)
     match name:
         case "top_k":
             return attacks.top_k(
@@ -126,15 +137,19 @@ def attack_by_name(
                 left, x, score=score, radius=radius, key=key, num=2
             )
         case "random":  # whatever comes of it, be it another label
-            change = functools.partial(metrics.linf, x)
-            return attacks.random_sign(change, x, radius=radius, key=key)
+            return signs(functools.partial(metrics.linf, x))
         case "random_best":
-            return attacks.random_sign(
-                left, x, radius=radius, key=key, samples=config.steps
-            )
+            return signs(left, samples=config.steps)
+        case "random_center":
+            return signs(away, samples=looks_of_mass_center(config.steps))
         case "random_walk":
             return attacks.random_walk(left, x, key=key, **climb)
     raise ValueError(f"`attacks` has {name!r}: --help lists those that there are")
+
+
+def looks_of_mass_center(steps: int) -> int:
+    """How many images `mass_center` looks at: its probes, and the climb."""
+    return len(attacks.COMPASS) * max(1, steps // 10) + steps
 
 
 def one(
@@ -351,7 +366,7 @@ CONFIGS = {
     "demo": Config(
         images=16,
         attributions=("gradient", "integrated_gradients", "deep_lift"),
-        attacks=("top_k", "mass_center", "random_best"),
+        attacks=("top_k", "mass_center", "random_best", "random_center"),
         radii=(1.0, 2.0, 4.0),
         steps=30,
         points=20,

@@ -9,12 +9,14 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pyarrow.parquet as pq
 import pytest
 
 from experiments import cli, fragility, networks, strength
+from protojax import attributions, metrics
 from protojax.scale import sources
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -210,3 +212,40 @@ def test_bad_networks_and_images_say_what_to_do(own, monkeypatch):
 def test_an_unknown_attack_is_named():
     with pytest.raises(ValueError, match="`attacks` has 'topk'"):
         script(fragility, *OWN, "--attacks", "topk", "--out", "here")
+
+
+def test_each_searching_attack_has_a_null_that_chooses_as_it_does():
+    weight = jax.random.normal(jax.random.key(0), (8, 8, 3))
+    fn = lambda z: jnp.stack([jnp.sum(jnp.sin(3 * weight * z)), -99.0])
+    explain = lambda z: attributions.heatmap(jax.grad(lambda u: fn(u)[0])(z))
+    x = jax.random.uniform(jax.random.key(1), (8, 8, 3))
+    config = fragility.Config(steps=10)
+
+    def found(name, measure="objective"):
+        out = fragility.attack_by_name(
+            name,
+            fn,
+            explain,
+            explain,
+            fn,
+            x,
+            config=dataclasses.replace(config, measure=measure),
+            radius=0.1,
+            step_size=0.01,
+            key=jax.random.key(2),
+        )
+        before, after = explain(x), explain(out.x)
+        top = metrics.top_k_mask(before, k=6)
+        return {
+            "top": -jnp.sum(after * top),
+            "center": metrics.center_shift(before, after),
+            "rank": -metrics.rank_correlation(before, after),
+            "looks": len(out.trace),
+        }
+
+    top, center, one = found("random_best"), found("random_center"), found("random")
+    # The draws of one null begin with those of the other, so none of these is luck.
+    assert center["center"] > top["center"] and top["top"] > one["top"]
+    assert (top["looks"], center["looks"], one["looks"]) == (10, 18, 1)
+    assert found("random_best", "rank")["rank"] > top["rank"]
+    assert found("random_center", "rank")["rank"] > center["rank"]
