@@ -4,7 +4,7 @@
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,10 @@ from protojax.scale import sources
 
 NO_TWIN = ("deep_lift", "lrp", "deep_taylor")
 """Explanations that move with the input on a ReLU network too: they need no twin."""
+
+VARIANTS = {"smooth_gradient_one_draw": "smooth_gradient"}
+"""Names besides those in `protojax.attributions`, and what each is a variant of:
+SmoothGrad attacked on one draw of noise, where else every step has its own."""
 
 REFUSED = {
     "guided_gradient": "has no smooth twin that an attack could follow",
@@ -44,16 +48,33 @@ def explanation(
     """Explain the logit of class `y` by a map `[H, W]` that sums to one."""
     start = jnp.broadcast_to(jnp.asarray(color, x.dtype), x.shape)
     path = {"steps": points, "rule": attributions.right, "baseline": start}
+    noise = {"key": key, "samples": points}
     knobs: dict[str, Any] = {
         "integrated_gradients": path,
-        "smooth_gradient": {"key": key, "samples": points},
+        "smooth_gradient": noise,
+        "smooth_gradient_one_draw": noise,
         "deep_lift": {"baseline": start},
     }.get(attribution, {})
-    explain = getattr(attributions, attribution)
+    explain = getattr(attributions, VARIANTS.get(attribution, attribution))
     return attributions.heatmap(explain(lambda z: fn(z)[y], x, **knobs))
 
 
-def pair(
+class Climbed(NamedTuple):
+    """An explanation as the recipes of `protojax.attacks` take it.
+
+    Attributes:
+      explain: `[H, W, C] -> [H, W]`, of the network: what iterates are judged by.
+      twin: the same of the smooth twin, which is climbed; it takes a key if there is
+        noise.
+      noise: a key, if what is climbed is drawn anew at every step.
+    """
+
+    explain: Explain
+    twin: Fn
+    noise: Key | None
+
+
+def climbed(
     attribution: str,
     points: int,
     key: Key,
@@ -63,13 +84,27 @@ def pair(
     *,
     beta: Array,
     color: tuple[float, ...] = (0.0, 0.0, 0.0),
-) -> tuple[Explain, Explain]:
-    """An explanation of a network, and the same of the twin that an attack follows."""
-    smooth = fn if attribution in NO_TWIN else smooth_twin(fn, beta, x)
-    return tuple(
-        functools.partial(explanation, attribution, points, key, net, y, color=color)
-        for net in (fn, smooth)
-    )
+) -> Climbed:
+    """An explanation of a network, and what an attack on it follows."""
+    map_of = functools.partial(explanation, attribution, points, color=color)
+    smooth = smooth_twin(fn, beta, x) if needs_twin(attribution) else fn
+    if attribution != "smooth_gradient":
+        one, other = (functools.partial(map_of, key, net, y) for net in (fn, smooth))
+        return Climbed(one, other, None)
+    judged, noise = jax.random.split(key)
+    twin = lambda z, *, key: map_of(key, smooth, y, z)  # noqa: E731
+    return Climbed(functools.partial(map_of, judged, fn, y), twin, noise)
+
+
+def needs_twin(attribution: str) -> bool:
+    """Whether the map of a ReLU network moves with the image by jumps alone."""
+    return VARIANTS.get(attribution, attribution) not in NO_TWIN
+
+
+def known(attribution: str) -> bool:
+    """Whether there is an explanation of that name."""
+    name = VARIANTS.get(attribution, attribution)
+    return name not in REFUSED and callable(getattr(attributions, name, None))
 
 
 def k_of(k: int | None, x: Array) -> int:

@@ -25,13 +25,12 @@ import numpy as np
 from experiments import cli, explained, fragility_report, networks
 from protojax import (
     attacks,
-    attributions,
     curvature,
     metrics,
     objectives,
     sweeps,
 )
-from protojax.contracts import Array, Explain, Fn, Key, PyTree
+from protojax.contracts import Array, Fn, Key, PyTree
 from protojax.mechanisms import ascent
 
 _log = logging.getLogger(__name__)
@@ -54,7 +53,9 @@ class Config:
     images: int = 24
     """How many images, out of those that the network classifies correctly."""
     attributions: tuple[str, ...] = ("gradient", "integrated_gradients", "deep_lift")
-    """Explanations, by their names in `protojax.attributions`."""
+    """Explanations, by their names in `protojax.attributions`. Attacks on
+    smooth_gradient draw its noise anew at every step; smooth_gradient_one_draw keeps
+    one draw."""
     attacks: tuple[str, ...] = (
         "top_k",
         "mass_center",
@@ -97,8 +98,7 @@ class Config:
 def attack_by_name(
     name: str,
     fn: Fn,
-    explain: Explain,
-    twin: Explain,
+    climbed: explained.Climbed,
     score: Fn,
     x: Array,
     *,
@@ -109,6 +109,7 @@ def attack_by_name(
 ) -> ascent.Ascent:
     """Run one of the attacks that `Config.attacks` lists."""
     k = explained.k_of(config.k, x)
+    explain = climbed.explain
     before = explain(x)
     measure = {
         "objective": None,
@@ -116,6 +117,7 @@ def attack_by_name(
         "rank": lambda a, b: -metrics.rank_correlation(a, b),
     }[config.measure]
     climb = {"radius": radius, "step_size": step_size, "steps": config.steps}
+    follow = {"twin": climbed.twin, "noise": climbed.noise, **climb}
     kept = functools.partial(objectives.label_kept, fn=fn, x=x)
     damage = lambda metric: kept(lambda z: metric(before, explain(z)))  # noqa: E731
     left = damage(measure) if measure else kept(objectives.top_k(explain, before, k=k))
@@ -123,15 +125,13 @@ def attack_by_name(
     signs = functools.partial(attacks.random_sign, x=x, radius=radius, key=key)
     match name:
         case "top_k":
-            return attacks.top_k(
-                fn, explain, x, k=k, twin=twin, measure=measure, **climb
-            )
+            return attacks.top_k(fn, explain, x, k=k, measure=measure, **follow)
         case "mass_center" | "mass_center_truncated":
             recipe = getattr(attacks, name)
-            return recipe(fn, explain, x, twin=twin, measure=measure, **climb)
+            return recipe(fn, explain, x, measure=measure, **follow)
         case "targeted":
             target = explained.least_salient_quarter(before)
-            return attacks.targeted(fn, explain, x, target=target, twin=twin, **climb)
+            return attacks.targeted(fn, explain, x, target=target, **follow)
         case "eigenvector":
             return attacks.eigenvector(
                 left, x, score=score, radius=radius, key=key, num=2
@@ -170,8 +170,8 @@ def one(
     x = example["image"]
     attack_key, climbed_key, judged_key = jax.random.split(key, 3)
     model = functools.partial(fn, weights)
-    known = attribution in explained.NO_TWIN
-    smooth = model if known else explained.smooth_twin(model, beta, x)
+    twinned = explained.needs_twin(attribution)
+    smooth = explained.smooth_twin(model, beta, x) if twinned else model
     y = jnp.argmax(model(x))
     # What is random in an explanation is judged with another draw than was attacked.
     judge = functools.partial(
@@ -183,7 +183,7 @@ def one(
         y,
         color=color,
     )
-    explain, twin = explained.pair(
+    climbed = explained.climbed(
         attribution,
         config.attack_points,
         climbed_key,
@@ -196,8 +196,7 @@ def one(
     found = attack_by_name(
         attack,
         model,
-        explain,
-        twin,
+        climbed,
         lambda z: smooth(z)[y],
         x,
         config=config,
@@ -300,7 +299,7 @@ def set_up(config: Config) -> Setup:
 def check(config: Config) -> None:
     """Refuse what would fail, or mean nothing, before anything is loaded."""
     for name in config.attributions:
-        if name in explained.REFUSED or not callable(getattr(attributions, name, None)):
+        if not explained.known(name):
             why = explained.REFUSED.get(name, "is not in `protojax.attributions`")
             raise ValueError(f"`attributions` has {name!r}, which {why}")
     for name, value in (("beta", config.beta), ("k", config.k)):

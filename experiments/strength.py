@@ -5,7 +5,8 @@ Claim: an attack must be shown to be strong before what withstands it is called 
 
 - Do more steps, random starts or a sharper softplus twin find more damage?
 - Does an attack on one explanation move the others, more than random signs do?
-- Does an attack on SmoothGrad survive noise that it has not seen?
+- Does an attack on SmoothGrad survive noise that it has not seen, and does it help to
+  draw new noise at every step?
 
     python -m experiments.strength                  the embedded birds
     python -m experiments.strength cifar10          ResNet-20, the top 100 pixels
@@ -18,7 +19,6 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -89,22 +89,12 @@ class Config:
     """Of all that is random."""
 
 
-def attacked(
-    model: Fn,
-    x: Array,
-    *,
-    attribution: str,
-    points: int,
-    noise: Key,
-    beta: Array,
-    k: int,
-    climb: Mapping[str, Any],
-    start: Key | None = None,
+def top_k(
+    model: Fn, climbed: explained.Climbed, x: Array, **climb: Any
 ) -> ascent.Ascent:
-    """Run the top-k attack on one explanation of the predicted class."""
-    y = jnp.argmax(model(x))
-    explain, twin = explained.pair(attribution, points, noise, model, y, x, beta=beta)
-    return attacks.top_k(model, explain, x, k=k, twin=twin, key=start, **climb)
+    """Run the top-k attack on an explanation."""
+    follow = {"twin": climbed.twin, "noise": climbed.noise, **climb}
+    return attacks.top_k(model, climbed.explain, x, **follow)
 
 
 def varied(
@@ -127,24 +117,15 @@ def varied(
     model = functools.partial(fn, weights)
     y, k = jnp.argmax(model(x)), explained.k_of(config.k, x)
     beta = sharpness * unit
-
-    def climbed(start: Key | None = None) -> ascent.Ascent:
-        return attacked(
-            model,
-            x,
-            attribution=config.attribution,
-            points=config.attack_points,
-            noise=climbed_key,
-            beta=beta,
-            k=k,
-            climb={"radius": radius, "step_size": step_size, "steps": steps},
-            start=start,
-        )
-
+    climbed = explained.climbed(
+        config.attribution, config.attack_points, climbed_key, model, y, x, beta=beta
+    )
+    climb = {"k": k, "radius": radius, "step_size": step_size, "steps": steps}
+    attack = lambda start: top_k(model, climbed, x, key=start, **climb)  # noqa: E731
     if starts:
-        each = jax.vmap(climbed)(jax.random.split(start_key, starts))
+        each = jax.vmap(attack)(jax.random.split(start_key, starts))
     else:
-        each = jax.tree.map(lambda leaf: leaf[None], climbed())
+        each = jax.tree.map(lambda leaf: leaf[None], attack(None))
     judge = functools.partial(
         explained.explanation, config.attribution, config.points, judged_key, model, y
     )
@@ -182,16 +163,11 @@ def transferred(
         any_kept = objectives.label_kept(functools.partial(metrics.linf, x), model, x)
         found = attacks.random_sign(any_kept, x, radius=radius, key=attack_key)
     else:
-        found = attacked(
-            model,
-            x,
-            attribution=attack_on,
-            points=config.attack_points,
-            noise=attack_key,
-            beta=beta,
-            k=k,
-            climb={"radius": radius, "step_size": step_size, "steps": config.climb},
+        climbed = explained.climbed(
+            attack_on, config.attack_points, attack_key, model, y, x, beta=beta
         )
+        climb = {"radius": radius, "step_size": step_size, "steps": config.climb}
+        found = top_k(model, climbed, x, k=k, **climb)
     row = {"found": jnp.any(found.x != x), "stalled": found.stalled}
     maps = {"before": [], "after": []}
     for name in judged(config):
@@ -213,6 +189,7 @@ def seeded(
     example: dict,
     key: Key,
     *,
+    attack_on: str,
     samples: int,
     beta: Array,
     radius: Array,
@@ -220,36 +197,27 @@ def seeded(
 ) -> dict[str, Array]:
     """Attack SmoothGrad with noise of its own; judge it with that and with other."""
     x = example["image"]
-    noises = jax.random.split(key, 3)  # the attack's own, another, and a third
+    own, *others = jax.random.split(key, 3)
     model = functools.partial(fn, weights)
     y, k = jnp.argmax(model(x)), explained.k_of(config.k, x)
-    found = attacked(
-        model,
-        x,
-        attribution="smooth_gradient",
-        points=samples,
-        noise=noises[0],
-        beta=beta,
-        k=k,
-        climb={"radius": radius, "step_size": step_size, "steps": config.climb},
-    )
+    climbed = explained.climbed(attack_on, samples, own, model, y, x, beta=beta)
+    climb = {"radius": radius, "step_size": step_size, "steps": config.climb}
+    found = top_k(model, climbed, x, k=k, **climb)
 
-    def maps(z: Array, count: int, noises: Key) -> Array:
-        return jax.lax.map(
-            lambda noise: explained.explanation(
-                "smooth_gradient", count, noise, model, y, z
-            ),
-            noises,
+    def maps(count: int, noise: Key) -> Array:
+        """Before and after."""
+        draw = functools.partial(
+            explained.explanation, attack_on, count, noise, model, y
         )
+        return jax.lax.map(draw, jnp.stack([x, found.x]))
 
-    before, after = maps(x, samples, noises), maps(found.x, samples, noises[:2])
-    many = [maps(z, config.points, noises[1:2])[0] for z in (x, found.x)]
+    other, another = (maps(samples, noise) for noise in others)
     row = {"found": jnp.any(found.x != x), "stalled": found.stalled}
     pairs = {
-        "own": (before[0], after[0]),
-        "other": (before[1], after[1]),
-        "many": many,
-        "floor": (before[1], before[2]),
+        "own": (climbed.explain(x), climbed.explain(found.x)),
+        "other": other,
+        "many": maps(config.points, others[0]),
+        "floor": (other[0], another[0]),
     }
     for name, (a, b) in pairs.items():
         row |= {f"{what}_{name}": m for what, m in moved(a, b, k).items()}
@@ -292,7 +260,12 @@ def studies(config: Config, setup: fragility.Setup) -> dict[str, tuple]:
         ),
         "noise": (
             seeded,
-            sweeps.grid(samples=config.noise_samples, beta=[beta], **ball),
+            sweeps.grid(
+                attack_on=("smooth_gradient_one_draw", "smooth_gradient"),
+                samples=config.noise_samples,
+                beta=[beta],
+                **ball,
+            ),
         ),
     }
     return {

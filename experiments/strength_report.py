@@ -218,16 +218,19 @@ def _seeded(
     names: Names,
 ) -> Part:
     kinds = {
-        "own": "the attack's own noise",
+        "own": "the noise that picked the iterate",
         "other": "other noise, as many samples",
         "many": f"other noise, {config.points} samples",
         "floor": "no attack: two draws of noise",
     }
-    counted = {count: f"{count} samples" for count in config.noise_samples}
+    drawn = {
+        "smooth_gradient_one_draw": "one draw",
+        "smooth_gradient": "a draw at each step",
+    }
     long = [
         {
             "id": row["id"],
-            "samples": row["samples"],
+            "attack": f"{row['samples']} samples, {drawn[row['attack_on']]}",
             "judged": kind,
             "stalled": row["stalled"],
             **{what: row[f"{what}_{name}"] for what in METRICS},
@@ -236,16 +239,17 @@ def _seeded(
         for name, kind in kinds.items()
     ]
     blocks = [
-        "SmoothGrad averages over random noise, and the attack climbs the map of one"
-        " draw, of as many samples as each line says, for"
-        f" {config.climb} steps. The first column judges the very map that was climbed,"
-        " which nobody else would compute: it is not the attack's success. The next two"
-        " compare the map before and after under noise that the attack has not seen."
-        " The last says how much two draws differ with no attack.",
-        *_tables(long, "samples", "judged", chance, {**names, **counted}),
+        "SmoothGrad averages over random noise. The attack climbs maps of as many"
+        f" samples as each line says, for {config.climb} steps: all of one draw, or"
+        " each of its own. The first column judges by the draw that picked the iterate"
+        " (and that was climbed, where there is but one), which nobody else would use:"
+        " it is not the attack's success. The next two compare the map before and after"
+        " under noise that the attack has not seen. The last says how much two draws"
+        " differ with no attack.",
+        *_tables(long, "attack", "judged", chance, names),
     ]
     numbers = report.summary(
-        long, by=["samples", "judged"], values=METRICS, chance=chance
+        long, by=["attack", "judged"], values=METRICS, chance=chance
     )
     return pages.Section("SmoothGrad under other noise", blocks), numbers
 

@@ -38,4 +38,4 @@ class Transform(Protocol):
     """A random change of the iterate before the objective sees it."""
 
     def __call__(self, x: PyTree, *, key: Key) -> PyTree:
-        """Return a changed `x`, of the same structure; `key` is consumed."""
+        """Return what the objective sees in the place of `x`; `key` is consumed."""

@@ -589,6 +589,82 @@ def test_a_transform_is_averaged_over_and_needs_a_key():
         call()
 
 
+def noisy(fn, sigma=0.05, samples=2):
+    """SmoothGrad's map, of a draw that is given at each call."""
+    explain = saliency(fn)
+
+    def at(z, *, key):
+        draws = sigma * jax.random.normal(key, (samples, *z.shape))
+        return jnp.mean(jax.vmap(lambda d: explain(z + d))(draws), 0)
+
+    return at
+
+
+RECIPES = {
+    "top_k": functools.partial(attacks.top_k, k=3),
+    "targeted": functools.partial(
+        attacks.targeted, target=jnp.zeros((5, 4)).at[0].set(1)
+    ),
+    "mass_center": attacks.mass_center,
+    "mass_center_truncated": attacks.mass_center_truncated,
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_noise_is_drawn_anew_at_every_step(name):
+    fn, x = network()
+    random = noisy(fn)
+    one = functools.partial(random, key=jax.random.key(7))
+    still = SMALL | {"step_size": 1e-9}  # so that nothing but the draw can change
+    run = functools.partial(RECIPES[name], fn, one, x, **still)
+    np.testing.assert_array_equal(run(twin=one).trace, run(twin=one).trace[0])
+    drawn = run(twin=random, noise=KEY).trace
+    assert len(np.unique(drawn)) == SMALL["steps"]
+    np.testing.assert_array_equal(drawn, run(twin=random, noise=KEY).trace)
+    with pytest.raises(ValueError, match="`noise` is for a `twin` that takes a `key`"):
+        run(noise=KEY)
+
+
+def test_with_noise_the_best_iterate_is_that_of_the_one_draw_of_explain():
+    fn, x = network()
+    random = noisy(fn)
+    one = functools.partial(random, key=jax.random.key(7))
+    out = attacks.top_k(fn, one, x, k=3, twin=random, noise=KEY, **SMALL)
+    left = objectives.top_k(one, one(x), k=3)
+    assert int(out.step) > 0
+    np.testing.assert_allclose(out.value, left(out.x), rtol=1e-5)
+
+
+def test_a_climb_on_one_draw_of_noise_overfits_it():
+    # What leaves the first pixel is a slope that all draws share, under larger noise.
+    x = jnp.full((8, 8, 1), 0.5)
+
+    def random(z, *, key):
+        slope = 1 + 3 * jax.random.normal(key, x.shape)
+        first = 0.5 - 0.01 * jnp.sum(slope * (z - x))
+        return jnp.stack([first, 1 - first])[None]
+
+    own, unseen = jax.random.key(7), jax.random.split(jax.random.key(5), 200)
+    fixed = functools.partial(random, key=own)
+    label = lambda _: jnp.array([1.0, 0.0])
+    run = functools.partial(
+        attacks.top_k, label, fixed, x, k=1, radius=0.1, step_size=0.01, steps=100
+    )
+    one, fresh = run(), run(twin=random, noise=KEY)
+    gained = lambda z, key: 0.5 - random(z, key=key)[0, 0]
+    other = jax.vmap(gained, (None, 0))
+    # A step along the shared slope gains 0.01 * 64 * 0.1 = 0.064, and along one draw
+    # 0.064 E|1 + 3 n| = 0.16 of its own, of which 0.064 (2 F(1/3) - 1) = 0.017 stays.
+    assert gained(one.x, own) > 0.12 > 0.08 > gained(fresh.x, own)
+    assert jnp.mean(other(one.x, unseen)) < 0.03 < jnp.mean(other(fresh.x, unseen))
+
+
+def test_noise_needs_what_iterates_are_compared_by():
+    x = jnp.full((2, 2, 1), 0.5)
+    with pytest.raises(ValueError, match="`noise` makes the objective random: pass"):
+        attacks.pgd(lambda z, key: jnp.sum(z), x, noise=KEY, **SMALL)  # noqa: ARG005
+
+
 def test_random_starts_are_spread_over_the_ball():
     x = jnp.full((3, 3, 1), 0.5)
 

@@ -4,6 +4,9 @@ They choose the objective, climb a smooth twin of the explanation where there is
 and pick the best iterate on the network itself, among those that keep its label.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +33,7 @@ def top_k(
     twin: Explain | None = None,
     measure: Metric | None = None,
     key: Key | None = None,
+    noise: Key | None = None,
 ) -> ascent.Ascent:
     """Drive the saliency out of the k most salient pixels, the label kept.
 
@@ -46,13 +50,17 @@ def top_k(
       measure: `(before, after) -> []` the damage by which the best iterate is chosen,
         say one minus an overlap; the saliency that has left by default.
       key: consumed; with it the climb starts at a random point of the ball.
+      noise: consumed; with it `twin` is random, `twin(z, key=...)`, and gets another
+        key at every step: a climb on one draw of SmoothGrad overfits that draw.
+        `explain` keeps to one, by which all iterates are compared.
 
     Returns:
       The most damaging iterate that keeps the label, or `x` (at step 0); its value is
       the damage, on the model itself.
 
     Raises:
-      ValueError: if the map has fewer than k pixels, and as `pgd`.
+      ValueError: if the map has fewer than k pixels, for noise without a twin, and as
+        `pgd`.
       Stalled: if the gradient at the start is known to be zero everywhere.
 
     References:
@@ -70,12 +78,13 @@ def top_k(
     left = objectives.top_k(explain, before, k=k)
     damage = left if measure is None else _damage(explain, before, measure)
     return search.pgd(
-        objectives.top_k(twin or explain, before, k=k),
+        _climbed(lambda e: objectives.top_k(e, before, k=k), explain, twin, noise),
         x,
         radius=radius,
         step_size=step_size,
         steps=steps,
         key=key,
+        noise=noise,
         select=objectives.label_kept(damage, fn, x),
     )
 
@@ -91,6 +100,7 @@ def targeted(
     steps: int,
     twin: Explain | None = None,
     key: Key | None = None,
+    noise: Key | None = None,
 ) -> ascent.Ascent:
     """Draw the saliency into a region of one's choice, the label kept.
 
@@ -104,6 +114,7 @@ def targeted(
       steps: how many.
       twin: the same explanation of a smooth twin, as for `top_k`.
       key: consumed; with it the climb starts at a random point of the ball.
+      noise: consumed; with it `twin` gets another `key=` at every step, as for `top_k`.
 
     Returns:
       The iterate with most saliency inside that keeps the label, or `x` (at step 0).
@@ -125,12 +136,13 @@ def targeted(
     0.489
     """
     return search.pgd(
-        objectives.linear(twin or explain, target),
+        _climbed(lambda e: objectives.linear(e, target), explain, twin, noise),
         x,
         radius=radius,
         step_size=step_size,
         steps=steps,
         key=key,
+        noise=noise,
         select=objectives.label_kept(objectives.linear(explain, target), fn, x),
     )
 
@@ -147,6 +159,7 @@ def mass_center(
     measure: Metric | None = None,
     probe: int | None = None,
     key: Key | None = None,
+    noise: Key | None = None,
 ) -> ascent.Ascent:
     """Push the center of mass of the map away, in the best of eight directions.
 
@@ -168,6 +181,7 @@ def mass_center(
       probe: how many steps each direction gets; a tenth of `steps` by default, and
         with `steps` all eight are climbed to the end.
       key: consumed; with it the climbs start at a random point of the ball.
+      noise: consumed; with it `twin` gets another `key=` at every step, as for `top_k`.
 
     Returns:
       The most damaging iterate that keeps the label, or `x` (at step 0); its value is
@@ -196,14 +210,15 @@ def mass_center(
     select = objectives.label_kept(damage, fn, x)
 
     def climb(direction: Array, count: int) -> ascent.Ascent:
-        objective = objectives.mass_center(twin or explain, direction)
+        along = functools.partial(objectives.mass_center, direction=direction)
         return search.pgd(
-            objective,
+            _climbed(along, explain, twin, noise),
             x,
             radius=radius,
             step_size=step_size,
             steps=count,
             key=key,
+            noise=noise,
             select=select,
         )
 
@@ -227,6 +242,7 @@ def mass_center_truncated(
     twin: Explain | None = None,
     measure: Metric | None = None,
     key: Key | None = None,
+    noise: Key | None = None,
 ) -> ascent.Ascent:
     """The mass-center attack of the authors' code, away from a truncated center.
 
@@ -245,6 +261,7 @@ def mass_center_truncated(
       measure: `(before, after) -> []` the damage by which the best iterate is chosen;
         the distance of the centers, in pixels, by default.
       key: consumed; with it the climb starts at a random point of the ball.
+      noise: consumed; with it `twin` gets another `key=` at every step, as for `top_k`.
 
     Returns:
       The most damaging iterate that keeps the label, or `x` (at step 0).
@@ -264,18 +281,36 @@ def mass_center_truncated(
     >>> [round(float(pixel), 2) for pixel in out.x.ravel()]
     [0.46, 0.34]
     """
-    climbed = twin or explain
-    center = jnp.trunc(metrics.center_of_mass(climbed(x)))
     damage = _damage(explain, explain(x), measure or metrics.center_shift)
+
+    def distance(climbed: Explain) -> Objective:
+        center = jnp.trunc(metrics.center_of_mass(climbed(x)))
+        return objectives.center_distance(climbed, center)
+
     return search.pgd(
-        objectives.center_distance(climbed, center),
+        _climbed(distance, explain, twin, noise),
         x,
         radius=radius,
         step_size=step_size,
         steps=steps,
         key=key,
+        noise=noise,
         select=objectives.label_kept(damage, fn, x),
     )
+
+
+def _climbed(
+    build: Callable[[Explain], Objective],
+    explain: Explain,
+    twin: Callable[..., Array] | None,
+    noise: Key | None,
+) -> Callable[..., Array]:
+    """The objective on the twin, which takes a key where the twin does."""
+    if noise is None:
+        return build(twin or explain)
+    if twin is None:
+        raise ValueError("`noise` is for a `twin` that takes a `key`: pass one")
+    return lambda z, *, key: build(functools.partial(twin, key=key))(z)
 
 
 def _damage(explain: Explain, before: Array, measure: Metric) -> Objective:

@@ -24,6 +24,7 @@ def pgd(
     mask: ArrayLike = 1.0,
     transform: Transform | None = None,
     key: Key | None = None,
+    noise: Key | None = None,
     select: Objective | None = None,
 ) -> ascent.Ascent:
     """Projected gradient ascent: signed steps in L-infinity, normalized ones in L2.
@@ -38,6 +39,8 @@ def pgd(
       mask: `[H, W]`, or broadcastable to `x`: 1 where pixels may change, 0 elsewhere.
       transform: a random change of each iterate before the objective sees it.
       key: consumed; with it the climb starts at a random point of the ball.
+      noise: consumed; with it the objective is random, `objective(z, key=...)`, and
+        gets another key at every step. It needs a `select` that is not.
       select: `[H, W, C] -> []`, by which the best iterate is chosen, `x` itself among
         them; the objective by default.
 
@@ -47,7 +50,7 @@ def pgd(
 
     Raises:
       ValueError: for a bad radius, step size, norm or number of steps, an image with
-        NaN or out of [0, 1], a transform without a key.
+        NaN or out of [0, 1], a transform without a key, noise without `select`.
       Stalled: if the gradient at the start is known to be zero everywhere.
 
     References:
@@ -64,6 +67,11 @@ def pgd(
         raise ValueError(f"`step_size` is {step_size}: it must be above zero")
     if transform is not None and key is None:
         raise ValueError("`transform` is random: pass `key`")
+    if noise is not None and select is None:
+        raise ValueError(
+            "`noise` makes the objective random: pass `select`, by which all iterates"
+            " are compared"
+        )
     mask = _pixel_mask(mask)
     project = ascent.within(x, radius, norm=norm, mask=mask)
     signed = optax.sign_sgd(step_size)
@@ -72,14 +80,18 @@ def pgd(
     if key is not None:
         start_key, clean_key, key = jax.random.split(key, 3)
         start = project(x + radius * _random_offset(start_key, x, norm))
+
+    def masked(z: Array, **draw: Key) -> Array:
+        return objective(jnp.where(mask > 0, z, x), **draw)
+
     out = ascent.ascend(
-        lambda z: objective(jnp.where(mask > 0, z, x)),
+        masked if noise is None else lambda seen: masked(seen[0], key=seen[1]),
         start,
         optimizer=signed if norm == "linf" else optax.chain(unit, optax.sgd(step_size)),
         steps=steps,
         project=project,
-        transform=transform,
-        key=None if transform is None else key,
+        transform=transform if noise is None else _with_draw(transform),
+        key=noise if noise is not None else None if transform is None else key,
         select=select,
     )
     if clean_key is not None:
@@ -244,6 +256,16 @@ def eigenvector(
 def _pixel_mask(mask: ArrayLike) -> Array:
     mask = jnp.asarray(mask)
     return mask[..., None] if mask.ndim == 2 else mask
+
+
+def _with_draw(transform: Transform | None) -> Transform:
+    """Let the objective see each iterate together with a key of its own."""
+
+    def drawn(x: Array, *, key: Key) -> tuple[Array, Key]:
+        change, draw = jax.random.split(key)
+        return (x if transform is None else transform(x, key=change)), draw
+
+    return drawn
 
 
 def _random_offset(key: Key, x: Array, norm: str) -> Array:
