@@ -18,9 +18,13 @@ from protojax.scale import sources
 NO_TWIN = ("deep_lift", "lrp", "deep_taylor")
 """Explanations that move with the input on a ReLU network too: they need no twin."""
 
-VARIANTS = {"smooth_gradient_one_draw": "smooth_gradient"}
+VARIANTS = {
+    "smooth_gradient_one_draw": "smooth_gradient",
+    "deep_lift_winner_take_all": "deep_lift",
+}
 """Names besides those in `protojax.attributions`, and what each is a variant of:
-SmoothGrad attacked on one draw of noise, where else every step has its own."""
+SmoothGrad attacked on one draw of noise, where else every step has its own; DeepLIFT
+with max pooling as in the authors' code, by which contributions do not add up."""
 
 REFUSED = {
     "guided_gradient": "has no smooth twin that an attack could follow",
@@ -54,6 +58,10 @@ def explanation(
         "smooth_gradient": noise,
         "smooth_gradient_one_draw": noise,
         "deep_lift": {"baseline": start},
+        "deep_lift_winner_take_all": {
+            "baseline": start,
+            "pool": activations.winner_take_all,
+        },
     }.get(attribution, {})
     explain = getattr(attributions, VARIANTS.get(attribution, attribution))
     return attributions.heatmap(explain(lambda z: fn(z)[y], x, **knobs))

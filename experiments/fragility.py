@@ -53,9 +53,10 @@ class Config:
     images: int = 24
     """How many images, out of those that the network classifies correctly."""
     attributions: tuple[str, ...] = ("gradient", "integrated_gradients", "deep_lift")
-    """Explanations, by their names in `protojax.attributions`. Attacks on
-    smooth_gradient draw its noise anew at every step; smooth_gradient_one_draw keeps
-    one draw."""
+    """Explanations, by their names in `protojax.attributions`; besides,
+    deep_lift_winner_take_all (max pooling as in the authors' code), and
+    smooth_gradient_one_draw (an attack on one draw of its noise, not on another at
+    every step)."""
     attacks: tuple[str, ...] = (
         "top_k",
         "mass_center",

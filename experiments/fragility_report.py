@@ -30,6 +30,9 @@ def write(config: "Config", folder: pathlib.Path, *, k: int, pixels: int) -> Non
         "radius": "L∞",
         "attribution": "explanation",
         "deep_lift": "DeepLIFT",
+        "deep_lift_winner_take_all": "DeepLIFT (the authors' pooling)",
+        "smooth_gradient": "SmoothGrad",
+        "smooth_gradient_one_draw": "SmoothGrad (attacked on one draw)",
     }
     by = ["attribution", "attack", "radius"]
     numbers = report.summary(

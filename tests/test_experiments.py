@@ -265,6 +265,24 @@ def test_an_attack_on_smooth_gradient_draws_noise_at_every_step():
     assert len(np.unique(trace("smooth_gradient_one_draw"))) == 1
 
 
+def test_the_pooling_of_the_authors_has_a_name():
+    def fn(z):
+        window = (2, 2, 1)
+        top = jax.lax.reduce_window(z, -jnp.inf, jax.lax.max, window, window, "VALID")
+        return jnp.sum(top)[None]
+
+    x = jnp.zeros((2, 2, 3)).at[1, 1].set(0.4)
+    key, gray = jax.random.key(0), (0.5, 0.5, 0.5)
+    one, other = (
+        explained.explanation(name, 1, key, fn, 0, x, color=gray)
+        for name in ("deep_lift_winner_take_all", "deep_lift")
+    )
+    # The maximum fell from 0.5 to 0.4. It is at (1, 1) in the image, to which the
+    # authors give all; in a gray one the first pixel wins, and has lost the most.
+    np.testing.assert_allclose(one, [[0, 0], [0, 1]], atol=1e-6)
+    np.testing.assert_allclose(other, [[1, 0], [0, 0]], atol=1e-6)
+
+
 @pytest.mark.usefixtures("process")
 def test_explanations_that_cannot_be_attacked_are_named():
     for name, why in (
