@@ -93,6 +93,7 @@ def rows(quick: bool) -> Iterator[timing.Row]:
     torch.set_num_threads(timing.cores())
     sizes = QUICK if quick else Sizes()
     case = load(sizes)
+    yield from convolutions(sizes, case)
     yield from first_order(sizes, case, probe=not quick)
     yield from attack_steps(sizes, case, probe=not quick)
 
@@ -119,6 +120,23 @@ def load(sizes: Sizes) -> Case:
         f"{'torchvision' if weights.is_file() else 'random'} weights"
     )
     return Case(variables, x, y, setting)
+
+
+def convolutions(sizes: Sizes, case: Case) -> Iterator[timing.Row]:
+    """What both are made of: one convolution, as the second layers see it."""
+    side, names = sizes.side // 4, ("expand3x3, forward", "expand3x3, input gradient")
+    kernel = case.variables["params"]["fire2"]["expand3x3"]["kernel"]
+    for name, w in zip(names, (kernel, kernel.swapaxes(2, 3)), strict=True):
+        x = jax.random.normal(jax.random.key(2), (sizes.batch, side, side, w.shape[2]))
+        yield from _contest(
+            f"convolution of fire2.{name}",
+            Contender(program, (convolution, w, x)),
+            _layouts("convolution", case.variables, x, np.zeros(1), np.asarray(w)),
+            {},
+            setting=f"3x3, {w.shape[2]} to {w.shape[3]} channels, {side} pixels",
+            probe=False,
+            rounds=3 * sizes.rounds,
+        )
 
 
 def first_order(sizes: Sizes, case: Case, *, probe: bool) -> Iterator[timing.Row]:
@@ -233,6 +251,13 @@ def attack_steps(sizes: Sizes, case: Case, *, probe: bool) -> Iterator[timing.Ro
 
 MODEL = squeezenet.SqueezeNet()
 SMOOTH = activations.softplus(BETA)
+
+
+def convolution(kernel: Array, x: Array) -> Array:
+    """One layer without its bias, of one image."""
+    return jax.lax.conv_general_dilated(
+        x[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )[0]
 
 
 def gradient(variables: Any, x: Array, y: Array) -> Array:
@@ -375,6 +400,7 @@ def peer(work: str, layout: str, params: Mapping, *args: Any) -> Callable:
     relu, twin = (n.to(memory_format=torch_peers.FORMATS[layout]) for n in nets)
     images, labels = torch_peers.images(x, layout), torch.tensor(y).long()
     works = {
+        "convolution": lambda kernel: torch_peers.convolution(images, kernel, layout),
         "gradient": lambda: torch_peers.gradient(relu, images, labels),
         "product": lambda direction: torch_peers.hessian_vector_product(
             twin, images, labels, torch_peers.images(direction, layout)
@@ -418,6 +444,7 @@ def _contest(
         agree(f"{work}, {name}", own.run(), run())
     parts = {f"floor: {name}": run for name, (_, run) in floor.items()}
     times = timing.interleave({"ours": own.run} | thunks | parts, rounds=rounds)
+    floor_s = sum(n * times[f"floor: {part}"].median for part, (n, _) in floor.items())
     memory = timing.peak_memory(thunk, *ours.args) if probe else own.memory_mb
     for name, each in peers.items():
         yield timing.row(
@@ -425,14 +452,12 @@ def _contest(
             times["ours"].median / repeats,
             peer=name,
             peer_s=times[name].median / repeats,
-            floor_s=sum(
-                count * times[f"floor: {part}"].median
-                for part, (count, _) in floor.items()
-            ),
+            floor_s=floor_s if floor else None,
             memory_mb=memory,
             compile_s=own.compile_s,
             peer_memory_mb=timing.peak_memory(each.make, *each.args) if probe else None,
-            setting=f"{setting}, batch {len(each.args[3])}; floor: {FLOORS[work]}",
+            setting=f"{setting}, batch {len(each.args[3])}"
+            + (f"; floor: {FLOORS[work]}" if floor else ""),
         )
 
 

@@ -93,6 +93,13 @@ def ours(x: torch.Tensor) -> np.ndarray:
     return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).numpy()
 
 
+def convolution(x: torch.Tensor, kernel: Any, layout: str) -> torch.Tensor:
+    """Of images with a kernel `[3, 3, I, O]` of ours, padded to the same size."""
+    weight = torch.tensor(np.asarray(kernel).transpose(3, 2, 0, 1).copy())
+    weight = weight.contiguous(memory_format=FORMATS[layout])
+    return nn.functional.conv2d(x, weight, padding=1)
+
+
 def gradient(net: Net, x: torch.Tensor, y: torch.Tensor, graph: bool = False) -> Any:
     """The gradient of each image's logit, `[N, 3, H, W]`."""
     x = x if x.requires_grad else x.detach().requires_grad_()
