@@ -166,10 +166,10 @@ def typical_sharpness(network: networks.Network, images: np.ndarray) -> float:
 
 
 def deciding_parts(
-    network: networks.Network, examples: dict[str, np.ndarray], split: str
+    network: networks.Network, examples: dict[str, np.ndarray], split: str | None
 ) -> np.ndarray:
     """Where the parts are that tell a bird's class from the runner-up, `[N, S, S]`."""
-    seed = sources.PARTS_SEEDS[split]
+    seed = sources.PARTS_SEEDS[split or sources.usual_split("parts")]
     birds = parts.draw(
         examples["id"].tolist(), image_size=network.image_size, seed=seed
     )

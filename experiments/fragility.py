@@ -46,8 +46,9 @@ class Config:
     data: str | None = None
     """Images: parts, folder:PATH, npz:PATH or tfds:NAME; the model's own if not given.
     """
-    split: str = "test"
-    """Which part of the data."""
+    split: str | None = None
+    """Which part of the data; its test images if not given, or all where none are
+    apart."""
     image_size: int | None = None
     """Pixels; the model's usual ones if not given."""
     images: int = 24

@@ -23,6 +23,7 @@ from experiments import classifier
 from protojax import data
 from protojax.contracts import Array, Fn, PyTree
 from protojax.models import pretrained
+from protojax.scale import sources
 
 _log = logging.getLogger(__name__)
 
@@ -64,14 +65,19 @@ def load(name: str, *, image_size: int | None = None) -> Network:
 
 
 def correct(
-    network: Network, source: str | None, split: str, *, count: int, chunk: int = 16
+    network: Network,
+    source: str | None,
+    split: str | None,
+    *,
+    count: int,
+    chunk: int = 16,
 ) -> dict[str, np.ndarray]:
     """The first images that a network classifies correctly.
 
     Args:
       network: whose classifications count.
       source: where images come from; the network's own if None.
-      split: of the source.
+      split: of the source; its test images if None, or all if they are not apart.
       count: how many are wanted.
       chunk: how many are classified at once.
 
@@ -82,6 +88,7 @@ def correct(
       ValueError: none is classified correctly.
     """
     source = source or network.images
+    split = split or sources.usual_split(source)
     classify = jax.jit(
         lambda weights, images: jax.lax.map(
             lambda x: jnp.argmax(network.fn(weights, x)), images, batch_size=chunk
@@ -106,7 +113,8 @@ def correct(
             f"no image of {source!r} ({split}) is classified correctly: do its labels"
             " count the classes as the network does, and are pixels in [0, 1]?"
         )
-    _log.info("%d of %d images are classified correctly", len(right), len(guesses))
+    seen = (len(right), len(guesses), split)
+    _log.info("%d of %d images (%s) are classified correctly", *seen)
     return {name: values[right[:count]] for name, values in found.items()}
 
 

@@ -63,6 +63,31 @@ def find(name: str, split: str, *, image_size: int) -> Source:
     return openers[scheme](rest, split)
 
 
+def usual_split(name: str) -> str:
+    """The split that is meant where none is named: the test images, if they are apart.
+
+    Args:
+      name: where the images come from, as `protojax.scale.data` describes.
+
+    Returns:
+      `test`, or `all` for files without a split of that name.
+
+    >>> from protojax.scale import sources
+    >>> sources.usual_split("parts:100")
+    'test'
+    """
+    scheme, _, rest = name.partition(":")
+    path = pathlib.Path(rest)
+    apart = True
+    if scheme == "npz" and zipfile.is_zipfile(path):
+        with np.load(path, allow_pickle=False) as arrays:
+            apart = "images" not in arrays or "x_test" in arrays
+    elif scheme == "folder":
+        table = _table(path)
+        apart = _has_test_rows(table) if table.is_file() else (path / "test").is_dir()
+    return "test" if apart else "all"
+
+
 def pillow(need: str) -> Any:
     """Import Pillow's image module.
 
@@ -196,7 +221,7 @@ def _folder(path: str, split: str) -> Source:
     if not root.exists():
         raise FileNotFoundError(f"no such folder: {root}")
     pillow("reading a folder of images")
-    table = root if root.suffix == ".csv" else root / "labels.csv"
+    table = _table(root)
     if table.is_file():
         files, labels, classes = _from_table(table, split)
     else:
@@ -211,6 +236,15 @@ def _folder(path: str, split: str) -> Source:
         lambda i: files[i].relative_to(table.parent).as_posix(),
         read,
     )
+
+
+def _table(root: pathlib.Path) -> pathlib.Path:
+    return root if root.suffix == ".csv" else root / "labels.csv"
+
+
+def _has_test_rows(table: pathlib.Path) -> bool:
+    with table.open(newline="", encoding="utf-8") as lines:
+        return any(row.get("split") == "test" for row in csv.DictReader(lines))
 
 
 def _from_table(

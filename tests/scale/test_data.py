@@ -104,6 +104,24 @@ def test_a_table_gives_labels_and_splits(folder, column, values, labels):
     assert len(data.load(f"folder:{folder}/labels.csv", "all", image_size=8)["id"]) == 3
 
 
+def test_the_usual_split_are_the_test_images_where_they_are_apart(folder):
+    usual = sources.usual_split
+    assert usual(f"folder:{folder}") == "all"
+    (folder / "test").mkdir()
+    assert usual(f"folder:{folder}") == "test"
+    (folder / "labels.csv").write_text("file,label\nwren/0.png,0")
+    assert usual(f"folder:{folder}") == usual(f"folder:{folder}/labels.csv") == "all"
+    (folder / "labels.csv").write_text("file,label,split\nwren/0.png,0,test")
+    assert usual(f"folder:{folder}") == "test"
+    np.savez(folder / "a.npz", images=np.zeros(1), labels=np.zeros(1))
+    np.savez(folder / "b.npz", x_test=np.zeros(1), y_test=np.zeros(1))
+    assert usual(f"npz:{folder}/a.npz") == "all"
+    assert usual(f"npz:{folder}/b.npz") == usual("tfds:cifar10") == "test"
+    assert usual("parts") == "test"
+    with pytest.raises(FileNotFoundError):  # which is for `load` to say
+        data.load("npz:no.npz", usual("npz:no.npz"), image_size=8)
+
+
 def test_resizing_agrees_with_jax():
     smooth = parts.draw([0], image_size=96).image[:, :64]
     wanted = jax.image.resize(smooth[0], (32, 48, 3), "bilinear", antialias=True)
