@@ -174,6 +174,27 @@ def test_a_plan_prints_programs_and_writes_nothing(module, own, capsys):
     }
 
 
+def test_the_configurations_are_those_of_the_page():
+    page = (ROOT / "docs/fragility.md").read_text()
+    short = {"gradient": "gradient", "deep_lift": "DeepLIFT"}
+    short["integrated_gradients"] = "integrated gradients (IG)"
+    rows = re.findall(r"^\| `(imagenet.*|cifar10)` \| (.*) \|$", page, re.M)
+    assert len(rows) == 6
+    for name, rest in rows:
+        config = fragility.CONFIGS[name]
+        explained_, images, steps, radii, points = (c.strip() for c in rest.split("|"))
+        names = ", ".join(short[name] for name in config.attributions)
+        assert explained_ in (names, "all three")
+        assert (int(images), int(steps)) == (config.images, config.steps)
+        assert radii == ", ".join(f"{radius:g}" for radius in config.radii)
+        wanted = f"{config.attack_points}, {config.points}"
+        assert points == (
+            wanted if "integrated_gradients" in config.attributions else ""
+        )
+        assert config.step_size == 0.5 and config.image_size is None
+        assert config.baseline == ("mean" if "imagenet" in name else "black")
+
+
 def test_the_truth_is_known_of_every_network_on_the_embedded_birds(own):
     (own / "mine.py").write_text(
         "import jax.numpy as jnp\n"
