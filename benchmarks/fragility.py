@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
-from torch import nn
 
 from benchmarks import timing, torch_peers
+from benchmarks.torch_peers import nn, torch
 from protojax.mechanisms import ascent, lowering
 from protojax.methods import activations, attacks, attributions, metrics, objectives
 from protojax.models import pretrained, squeezenet

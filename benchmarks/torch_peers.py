@@ -8,9 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from captum import attr
-from torch import nn
+
+try:
+    import torch
+    from captum import attr
+    from torch import nn
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"no module {error.name!r}: these benchmarks compare with PyTorch and Captum,"
+        " which pip install -e '.[bench]' brings on Python 3.11",
+        name=error.name,
+    ) from error
 
 FORMATS = {
     "PyTorch NCHW": torch.contiguous_format,

@@ -1,12 +1,14 @@
 """Every benchmark runs, and its table has what it promises."""
 
 import functools
+import importlib
 import json
 import operator
 import pathlib
 import subprocess
 import sys
 import time
+import types
 
 import jax.numpy as jnp
 import pytest
@@ -70,6 +72,19 @@ def test_results_that_differ_are_not_timed():
     timing.assert_agree("work", [1.0, 2.0], [1.0, 2.0001])
     with pytest.raises(AssertionError, match="adding: results differ by 5.0e-01"):
         timing.assert_agree("adding", 3.0, 2.0)
+
+
+@pytest.mark.parametrize("missing", ["torch", "captum"])
+@pytest.mark.parametrize("module", ["torch_peers", "fragility"])
+def test_without_pytorch_the_extra_is_named(module, missing, monkeypatch):
+    for name in ("torch", "captum"):
+        fake = types.ModuleType(name)
+        fake.attr = fake.nn = fake
+        monkeypatch.setitem(sys.modules, name, None if name == missing else fake)
+    for name in ("torch_peers", "fragility"):
+        monkeypatch.delitem(sys.modules, f"benchmarks.{name}", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=rf"'{missing}'.*\[bench\]"):
+        importlib.import_module(f"benchmarks.{module}")
 
 
 def test_memory_is_measured_in_a_process_of_its_own():
