@@ -35,16 +35,14 @@ def read(*folders: str | pathlib.Path) -> list[dict[str, Any]]:
     Raises:
       ValueError: no rows, or a damaged part.
 
-    >>> import tempfile
-    >>> import jax, jax.numpy as jnp
+    >>> import tempfile, jax
     >>> from protojax import sweeps
-    >>> def one(weights, x, key, *, scale):
-    ...     return {"sum": jnp.sum(scale * x), "scaled": scale * x}
+    >>> one = lambda weights, x, key: {"sum": x.sum()}
     >>> with tempfile.TemporaryDirectory() as out:
-    ...     sweeps.run(one, None, sweeps.grid(scale=[2.0]), jnp.ones([3, 2]), out,
-    ...                key=jax.random.key(0), keep=[1])
+    ...     sweeps.run(one, None, [{}], jax.numpy.ones([3, 2]), out,
+    ...                key=jax.random.key(0))
     ...     [row["sum"] for row in read(out)]
-    [4.0, 4.0, 4.0]
+    [2.0, 2.0, 2.0]
     """
     return [row for part in _parts(folders) for row in _table(part).to_pylist()]
 
@@ -58,15 +56,13 @@ def arrays(*folders: str | pathlib.Path) -> list[dict[str, Any]]:
     Returns:
       Dicts with `id`, the setting and the arrays, in the order of `read`.
 
-    >>> import tempfile
-    >>> import jax, jax.numpy as jnp
+    >>> import tempfile, jax
     >>> from protojax import sweeps
-    >>> def one(weights, x, key, *, scale):
-    ...     return {"sum": jnp.sum(scale * x), "scaled": scale * x}
+    >>> one = lambda weights, x, key: {"twice": 2 * x}
     >>> with tempfile.TemporaryDirectory() as out:
-    ...     sweeps.run(one, None, sweeps.grid(scale=[2.0]), jnp.ones([3, 2]), out,
+    ...     sweeps.run(one, None, [{}], jax.numpy.ones([3, 2]), out,
     ...                key=jax.random.key(0), keep=[1])
-    ...     [(kept["id"], kept["scaled"].tolist()) for kept in arrays(out)]
+    ...     [(kept["id"], kept["twice"].tolist()) for kept in arrays(out)]
     [(1, [2.0, 2.0])]
     """
     found = []
@@ -93,14 +89,11 @@ def provenance(*folders: str | pathlib.Path) -> dict[str, Any]:
       repetitions), the numbers of parts, rows and nulls, and the seconds spent in
       programs and in compiling them.
 
-    >>> import tempfile
-    >>> import jax, jax.numpy as jnp
+    >>> import tempfile, jax
     >>> from protojax import sweeps
-    >>> def one(weights, x, key, *, scale):
-    ...     return {"sum": jnp.sum(scale * x), "scaled": scale * x}
     >>> with tempfile.TemporaryDirectory() as out:
-    ...     sweeps.run(one, None, sweeps.grid(scale=[2.0]), jnp.ones([3, 2]), out,
-    ...                key=jax.random.key(0), keep=[1])
+    ...     sweeps.run(lambda *_: {}, None, [{}], jax.numpy.ones([3]), out,
+    ...                key=jax.random.key(0))
     ...     provenance(out)["rows"]
     3
     """
