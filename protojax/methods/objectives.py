@@ -177,6 +177,35 @@ def cross_entropy(fn: Fn, y: ArrayLike) -> Objective:
     return lambda x: -metrics.class_entry(jax.nn.log_softmax(fn(x)), y)
 
 
+def margin(fn: Fn, y: ArrayLike) -> Objective:
+    """How far a class is ahead of the best of the others.
+
+    Above zero where the class is the label. What leaves it as it is keeps the label.
+
+    Args:
+      fn: the model, `[H, W, C] -> [K]` logits.
+      y: `[]` the class.
+
+    Returns:
+      The objective; it raises a ValueError if there is no such class.
+
+    References:
+      Carlini and Wagner, Towards Evaluating the Robustness of Neural Networks, 2017.
+
+    >>> import jax.numpy as jnp
+    >>> fn = lambda x: jnp.array([4.0, 1.0, 2.5])
+    >>> float(margin(fn, 0)(jnp.zeros((1, 1, 1))))
+    1.5
+    """
+
+    def objective(x: Array) -> Array:
+        logits = fn(x)
+        others = jnp.where(jnp.arange(len(logits)) == y, -jnp.inf, logits)
+        return metrics.class_entry(logits, y) - jnp.max(others)
+
+    return objective
+
+
 def label_kept(objective: Objective, fn: Fn, x: Array) -> Objective:
     """An objective that counts only where the model's prediction is that of `x`.
 

@@ -439,6 +439,9 @@ ATTACKS = {
     "eigenvector": functools.partial(
         attacks.eigenvector, radius=0.03, key=KEY, num=2, steps=6
     ),
+    "singular_vector": functools.partial(
+        attacks.singular_vector, radius=0.03, key=KEY, num=2, steps=6
+    ),
 }
 
 
@@ -451,6 +454,8 @@ def test_fragility_9_7_ball_box_and_never_worse_than_the_start(name):
     attack = ATTACKS[name]
     if name == "eigenvector":
         attack = functools.partial(attack, score=lambda z: fn(z)[0])
+    if name == "singular_vector":
+        attack = functools.partial(attack, explain=explain)
     out = jax.jit(lambda x: attack(objective, x))(x)
     offset = np.float64(out.x) - np.float64(x)
     length = np.linalg.norm(offset) if "l2" in name else np.abs(offset).max()

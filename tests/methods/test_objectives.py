@@ -82,6 +82,14 @@ def test_the_label_filter_is_minus_infinity_where_the_label_changed():
     np.testing.assert_allclose(values[0], jnp.sum(X), rtol=1e-6)
 
 
+def test_the_margin_is_above_zero_where_the_class_is_the_label():
+    logits = np.asarray(fn(X))
+    ahead = np.array([float(objectives.margin(fn, y)(X)) for y in range(len(logits))])
+    best, runner_up = np.sort(logits)[::-1][:2]
+    np.testing.assert_allclose(ahead[logits.argmax()], best - runner_up, rtol=1e-6)
+    assert np.flatnonzero(ahead > 0).tolist() == [logits.argmax()]
+
+
 def test_bad_shapes_and_classes_are_named():
     with pytest.raises(ValueError, match="`k` is 13 but the map has 12 entries"):
         objectives.top_k(explain, explain(X), k=13)

@@ -1,10 +1,13 @@
 """Attacks: `(objective, x) -> Ascent`, and the published ones as recipes over them.
 
-- `search`: projected gradient ascent, random signs, leading eigenvectors, for any
-  objective. The fast gradient sign method is `pgd(..., steps=1, step_size=radius)`.
+- `search`: projected gradient ascent and random signs, for any objective. The fast
+  gradient sign method is `pgd(..., steps=1, step_size=radius)`.
+- `directions`: along the leading eigenvectors of a score's input Hessian, and along the
+  leading singular vectors of a map's Jacobian.
 - `recipes`: the attacks on explanations of Ghorbani et al. 2019, which keep the label.
 """
 
+from protojax.methods.attacks.directions import eigenvector, singular_vector
 from protojax.methods.attacks.recipes import (
     COMPASS,
     mass_center,
@@ -12,7 +15,7 @@ from protojax.methods.attacks.recipes import (
     targeted,
     top_k,
 )
-from protojax.methods.attacks.search import eigenvector, pgd, random_sign, random_walk
+from protojax.methods.attacks.search import pgd, random_sign, random_walk
 
 __all__ = [
     "COMPASS",
@@ -22,6 +25,7 @@ __all__ = [
     "pgd",
     "random_sign",
     "random_walk",
+    "singular_vector",
     "targeted",
     "top_k",
 ]

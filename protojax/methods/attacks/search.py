@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from protojax.contracts import Array, ArrayLike, Key, Objective, Score, Transform
-from protojax.mechanisms import ascent, curvature, lowering
+from protojax.contracts import Array, ArrayLike, Key, Objective, Transform
+from protojax.mechanisms import ascent, lowering
 
 
 def pgd(
@@ -72,7 +72,7 @@ def pgd(
             "`noise` makes the objective random: pass `select`, by which all iterates"
             " are compared"
         )
-    mask = _pixel_mask(mask)
+    mask = pixel_mask(mask)
     project = ascent.within(x, radius, norm=norm, mask=mask)
     signed = optax.sign_sgd(step_size)
     unit = optax.normalize_by_update_norm(eps=jnp.finfo(x.dtype).tiny)
@@ -145,7 +145,7 @@ def random_sign(
     def propose(_: Array, sample_key: Key) -> Array:
         return project(x + radius * jax.random.rademacher(sample_key, x.shape, x.dtype))
 
-    return _best_of(objective, x, propose, jax.random.split(key, samples))
+    return best_of(objective, x, propose, jax.random.split(key, samples))
 
 
 def random_walk(
@@ -193,67 +193,61 @@ def random_walk(
             z + step_size * jax.random.rademacher(step_key, x.shape, x.dtype)
         )
 
-    return _best_of(objective, x, propose, jax.random.split(key, steps))
+    return best_of(objective, x, propose, jax.random.split(key, steps))
 
 
-def eigenvector(
-    objective: Objective,
-    x: Array,
-    *,
-    score: Score,
-    radius: ArrayLike,
-    key: Key,
-    norm: Literal["linf", "l2"] = "linf",
-    num: int = 1,
-    steps: int = 32,
+def best_of(
+    objective: Objective, x: Array, propose: Callable[[Array, Any], Array], inputs: Any
 ) -> ascent.Ascent:
-    """One step along the leading eigenvectors of the score's input Hessian.
-
-    To first order they are the directions in which the gradient changes most. Both
-    signs of each are tried, as a whole step of the L2 ball or by their signs.
+    """Take proposals in turn and keep the best, the image itself at step 0.
 
     Args:
-      objective: `[H, W, C] -> []`, by which the best direction is chosen.
-      x: `[H, W, C]` the image, in [0, 1].
-      score: `[H, W, C] -> []`, twice differentiable: a smooth twin of a ReLU network.
-      radius: `[]` radius of the ball; may be traced.
-      key: consumed; the start of the Lanczos iteration.
-      norm: which ball.
-      num: how many eigenvectors.
-      steps: Hessian-vector products, in all.
+      objective: `[H, W, C] -> []`.
+      x: `[H, W, C]` the image.
+      propose: `(z, input) -> z`, from the last proposal (first `x`) to the next.
+      inputs: `[N, ...]` one for each proposal.
 
     Returns:
-      The best of the `2 * num` images, or `x` (at step 0); the trace `[2 * num]` has
-      the values by eigenvector, first along it, then against it. Stalled if the
-      Hessian is zero.
+      The best of them; the trace `[N]` has the value of each.
 
-    Raises:
-      ValueError: for a bad radius, norm, number of eigenvectors or image.
-      Stalled: if the Hessian is known to be zero.
-
-    References:
-      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, section 5.
-
-    >>> import jax, jax.numpy as jnp
-    >>> x = jnp.full((1, 2, 1), 0.5)
-    >>> out = eigenvector(lambda z: z[0, 0, 0], x, score=lambda z: z[0, 0, 0] ** 2,
-    ...                   radius=0.25, key=jax.random.key(0), norm="l2")
-    >>> [round(float(pixel), 4) for pixel in out.x.ravel()]
-    [0.75, 0.5]
+    >>> import jax.numpy as jnp
+    >>> x = jnp.full((1, 1, 1), 0.5)
+    >>> out = best_of(jnp.sum, x, lambda z, step: z + step, jnp.array([0.25, -0.5]))
+    >>> float(out.value), int(out.step), out.trace.tolist()
+    (0.75, 1, [0.75, 0.25])
     """
-    chex.assert_rank(x, 3)
-    project = ascent.within(x, radius, norm=norm)
-    values, vectors = curvature.top_eigenpairs(
-        lambda v: curvature.hvp(score, x, v), x, key=key, num=num, steps=steps
+    judge = lowering.canonical(objective)
+
+    def body(carry: tuple, xs: tuple) -> tuple[tuple, Array]:
+        z, best = carry
+        count, given = xs
+        z = jnp.where(count == 0, x, propose(z, given))
+        value = judge(z)
+        return (z, ascent.better(best, z, value, count)), value
+
+    # The first proposal is made and dropped, so that `x` needs no program of its own.
+    inputs = jnp.concatenate([inputs[:1], inputs])
+    counts = jnp.arange(len(inputs), dtype=jnp.int32)
+    nothing = jnp.full((), jnp.nan, jax.eval_shape(judge, x).dtype)
+    (_, best), trace = jax.lax.scan(
+        body, (x, (x, nothing, jnp.int32(0))), (counts, inputs)
     )
-    if norm == "linf":
-        vectors = jnp.sign(vectors)
-    signed = jnp.stack([vectors, -vectors], axis=1).reshape(2 * num, *x.shape)
-    out = _best_of(objective, x, lambda _, v: project(x + radius * v), signed)
-    return ascent.raise_if_stalled(out._replace(stalled=~jnp.any(values != 0)))
+    return ascent.Ascent(*best, jnp.zeros((), bool), trace[1:])
 
 
-def _pixel_mask(mask: ArrayLike) -> Array:
+def pixel_mask(mask: ArrayLike) -> Array:
+    """A mask of pixels that broadcasts to images.
+
+    Args:
+      mask: `[H, W]`, or anything that broadcasts to `[H, W, C]`.
+
+    Returns:
+      `[H, W, 1]`, or the mask as it was.
+
+    >>> import jax.numpy as jnp
+    >>> pixel_mask(jnp.ones((2, 3))).shape
+    (2, 3, 1)
+    """
     mask = jnp.asarray(mask)
     return mask[..., None] if mask.ndim == 2 else mask
 
@@ -276,26 +270,3 @@ def _random_offset(key: Key, x: Array, norm: str) -> Array:
     direction = jax.random.normal(direction_key, x.shape, x.dtype)
     length = jax.random.uniform(length_key, (), x.dtype) ** (1 / x.size)
     return length * direction / jnp.sqrt(jnp.sum(direction**2))
-
-
-def _best_of(
-    objective: Objective, x: Array, propose: Callable[[Array, Any], Array], inputs: Any
-) -> ascent.Ascent:
-    """Take each proposal in turn and keep the best, `x` itself at step 0."""
-    judge = lowering.canonical(objective)
-
-    def body(carry: tuple, xs: tuple) -> tuple[tuple, Array]:
-        z, best = carry
-        count, given = xs
-        z = jnp.where(count == 0, x, propose(z, given))
-        value = judge(z)
-        return (z, ascent.better(best, z, value, count)), value
-
-    # The first proposal is made and dropped, so that `x` needs no program of its own.
-    inputs = jnp.concatenate([inputs[:1], inputs])
-    counts = jnp.arange(len(inputs), dtype=jnp.int32)
-    nothing = jnp.full((), jnp.nan, jax.eval_shape(judge, x).dtype)
-    (_, best), trace = jax.lax.scan(
-        body, (x, (x, nothing, jnp.int32(0))), (counts, inputs)
-    )
-    return ascent.Ascent(*best, jnp.zeros((), bool), trace[1:])
