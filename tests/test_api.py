@@ -5,6 +5,10 @@ import doctest
 import importlib
 import inspect
 import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
 
 import pytest
 
@@ -17,7 +21,7 @@ MODULES = sorted(
     if path.name != "__init__.py"
 )
 
-INNER = {"identity", "programs", "progress", "rows", "sources", "storage"}
+INNER = {"fitting", "identity", "programs", "progress", "rows", "sources", "storage"}
 """What `sweeps` and `data` are made of: documented, but no names for users."""
 
 
@@ -69,3 +73,27 @@ def test_importing_the_package_loads_nothing_heavy():
     imported = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
     names = {a.name for node in imported for a in node.names}
     assert names == {"importlib", "Any"}
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_package_alone(tmp_path):
+    pytest.importorskip("setuptools", "77")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("protojax", "experiments", "benchmarks", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
+    subprocess.run([*command, "-q", "."], cwd=tmp_path, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"protojax"}
+    sources = (ROOT / "protojax").rglob("*.py")
+    wanted = {str(path.relative_to(ROOT)) for path in sources}
+    assert wanted | {"protojax/py.typed"} <= names
