@@ -53,12 +53,12 @@ class Source(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One chunk of examples on the devices.
+    """Examples on the devices: a chunk, or a part of one.
 
     Attributes:
       examples: arrays `[lanes, ...]`; the last lanes repeat the last example.
       lanes: `[lanes]` ids on the devices.
-      ids: `[n]` ids of the chunk, without the repetitions.
+      ids: `[n]` ids of the examples, without the repetitions.
     """
 
     examples: PyTree
@@ -71,10 +71,12 @@ class Program(NamedTuple):
 
     Attributes:
       call: the compiled function.
+      lanes: how many examples it takes.
       seconds: how long its compilation took.
     """
 
     call: Any
+    lanes: int
     seconds: float
 
 
@@ -170,7 +172,7 @@ def place(source: Source) -> Source:
 
 
 def lanes(source: Source) -> int:
-    """How many examples a program takes: the chunk, filled up to equal shares.
+    """How many examples a whole chunk is, filled up to equal shares.
 
     Args:
       source: chunk, number of examples and devices count.
@@ -182,23 +184,31 @@ def lanes(source: Source) -> int:
     return share * source.mesh.size
 
 
-def batch(source: Source, index: int) -> Batch:
+def batches(source: Source, index: int, lanes: int) -> list[Batch]:
     """Put one chunk on the devices.
 
     Args:
       source: examples and devices.
       index: which chunk, from 0.
+      lanes: how many examples a program takes.
 
     Returns:
-      The chunk, filled up with repetitions of its last example.
+      The chunk in so many parts as it needs, filled up with repetitions of its last
+      example.
     """
-    begin = index * source.chunk
-    ids = source.ids[begin : begin + source.chunk]
-    missing = lanes(source) - len(ids)
+    begin, end = index * source.chunk, (index + 1) * source.chunk
+    ends = range(begin, min(end, len(source.ids)), lanes)
+    return [_batch(source, slice(at, min(at + lanes, end)), lanes) for at in ends]
+
+
+def _batch(source: Source, part: slice, lanes: int) -> Batch:
+    ids = source.ids[part]
 
     def fill(leaf: Any) -> np.ndarray:
-        values = np.asarray(leaf[begin : begin + source.chunk])
-        return np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
+        values = np.asarray(leaf[part])
+        return np.concatenate(
+            [values, np.repeat(values[-1:], lanes - len(ids), axis=0)]
+        )
 
     shares = NamedSharding(source.mesh, PartitionSpec("data"))
     filled = jax.tree.map(fill, source.examples), fill(source.ids.astype(np.uint32))
@@ -206,13 +216,13 @@ def batch(source: Source, index: int) -> Batch:
     return Batch(examples, numbers, ids)
 
 
-def compiled(source: Source, setting: Setting, example: Batch) -> Program:
+def compiled(source: Source, setting: Setting, lanes: int) -> Program:
     """Compile for a setting and all that differ from it in floats only.
 
     Args:
       source: the function and its weights.
       setting: any of the settings.
-      example: any chunk; its shapes count.
+      lanes: how many examples it shall take.
 
     Returns:
       The program.
@@ -235,8 +245,9 @@ def compiled(source: Source, setting: Setting, example: Batch) -> Program:
         out_specs=shares,
         check_vma=False,  # no device speaks to another, there is nothing to check
     )
-    lowered = jax.jit(spread).lower(*_arguments(source, setting, example))
-    return Program(lowered.compile(), time.perf_counter() - begin)
+    first = _batch(source, slice(0, lanes), lanes)
+    lowered = jax.jit(spread).lower(*_arguments(source, setting, first))
+    return Program(lowered.compile(), lanes, time.perf_counter() - begin)
 
 
 def _split(
@@ -285,7 +296,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    source: Source, program: Program, setting: Setting, on: Batch
+    source: Source, program: Program, setting: Setting, chunk: Sequence[Batch]
 ) -> Evaluation:
     """Call a program for one setting and one chunk.
 
@@ -293,11 +304,25 @@ def evaluate(
       source: the function's weights and key.
       program: from `compiled`, for these static settings.
       setting: the setting.
-      on: the chunk.
+      chunk: from `batches`.
 
     Returns:
       Its results on the host, without the repetitions.
     """
+    parts = [_called(source, program, setting, on) for on in chunk]
+    kept = [part for part in parts if part.kept.size] or parts[:1]
+    return Evaluation(
+        ids=np.concatenate([part.ids for part in parts]),
+        scalars=_joined([part.scalars for part in parts]),
+        kept=np.concatenate([part.kept for part in kept]),
+        arrays=_joined([part.arrays for part in kept]),
+        seconds=sum(part.seconds for part in parts),
+    )
+
+
+def _called(
+    source: Source, program: Program, setting: Setting, on: Batch
+) -> Evaluation:
     begin = time.perf_counter()
     arguments = _arguments(source, setting, on)
     scalars, arrays = jax.block_until_ready(program.call(*arguments))
@@ -307,6 +332,10 @@ def evaluate(
     kept = {k: np.asarray(v)[chosen] for k, v in arrays.items()} if chosen.size else {}
     columns = {name: np.asarray(values)[:count] for name, values in scalars.items()}
     return Evaluation(on.ids, columns, on.ids[chosen], kept, seconds)
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def memory(program: Program) -> int:

@@ -18,13 +18,11 @@ import jax
 import numpy as np
 
 from protojax.contracts import Key, PyTree
-from protojax.scale import identity, programs, progress, rows, storage
+from protojax.scale import fitting, identity, programs, progress, rows, storage
 
 _log = logging.getLogger(__name__)
 
 Setting = Mapping[str, Any]
-
-_LANES = 8  # examples that each device works on at once, where no chunk is given
 
 
 def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:
@@ -80,7 +78,9 @@ def run(
       folder: where results go. It holds one sweep: another function, key, weights,
         examples, chunk or `keep` is refused.
       key: folded with the ids.
-      chunk: examples per part; 8 per device if not given, or what the folder holds.
+      chunk: examples per part, all at once. If not given, what the folder holds, else
+        8 per CPU device or 64 per other; then so many of them at once as the programs
+        have memory for.
       keep: ids whose arrays are written too, into `arrays/*.npz`.
       devices: the devices to use, all local ones if not given.
 
@@ -103,8 +103,8 @@ def run(
     folder = pathlib.Path(folder)
     table = programs.checked(settings)
     columns = rows.types(table)
-    chunk = _recorded_chunk(folder) if chunk is None else chunk
-    source = _source(one, weights, examples, key, chunk, keep, devices)
+    recorded = _recorded_chunk(folder) if chunk is None else chunk
+    source = _source(one, weights, examples, key, recorded, keep, devices)
     sweep = _identity(source)
     config = storage.claim(folder, "sweep", sweep)
     calls = _calls(folder, table, source, sweep)
@@ -114,9 +114,10 @@ def run(
     facts = {"config": config, "devices": _devices(source), **storage.versions()}
     with progress.finishing(folder) as stop, progress.bar(total, done) as step:
         source = programs.place(source)
-        for program, batch, call in _prepared(source, calls):
+        limit = fitting.room(source.mesh) if chunk is None else math.inf
+        for program, batches, call in _prepared(source, calls, limit):
             stop()
-            result = programs.evaluate(source, program, call.setting, batch)
+            result = programs.evaluate(source, program, call.setting, batches)
             made = {"compile_seconds": program.seconds, **facts}
             _write(folder, call, result, columns, made)
             step(len(result.ids))
@@ -129,6 +130,7 @@ class Program(NamedTuple):
       static: the settings that it is compiled for.
       settings: how many settings run through it.
       examples: how many examples of each.
+      lanes: how many examples at once.
       bytes: memory on each device: arguments, results and temporaries.
       compile_seconds: how long its compilation took.
       seconds: expected time for all its settings and examples, compilation included.
@@ -137,6 +139,7 @@ class Program(NamedTuple):
     static: dict[str, Any]
     settings: int
     examples: int
+    lanes: int
     bytes: int
     compile_seconds: float
     seconds: float
@@ -186,22 +189,23 @@ def plan(
     source = programs.place(given)
     first = programs.mesh(source.mesh.devices.tolist()[:1])
     alone = programs.place(given._replace(chunk=1, mesh=first))
-    calls = math.ceil(len(source.ids) / source.chunk)
-    batches = programs.batch(source, 0), programs.batch(alone, 0)
+    (one_example,) = programs.batches(alone, 0, 1)
+    limit = fitting.room(source.mesh) if chunk is None else math.inf
     planned = []
     for members in programs.groups(table):
-        program = programs.compiled(source, members[0], batches[0])
-        single = programs.compiled(alone, members[0], batches[1])
-        seconds = programs.evaluate(alone, single, members[0], batches[1]).seconds
-        shares = len(members) * calls * programs.lanes(source) / source.mesh.size
+        program = fitting.fitted(source, members[0], limit)
+        single = programs.compiled(alone, members[0], 1)
+        seconds = programs.evaluate(alone, single, members[0], [one_example]).seconds
+        shares = len(members) * _calls_of(source, program) * program.lanes
         planned.append(
             Program(
                 static=programs.static(members[0]),
                 settings=len(members),
                 examples=len(source.ids),
+                lanes=program.lanes,
                 bytes=programs.memory(program),
                 compile_seconds=program.seconds,
-                seconds=program.seconds + seconds * shares,
+                seconds=program.seconds + seconds * shares / source.mesh.size,
             )
         )
     return planned
@@ -216,22 +220,23 @@ def outline(planned: Sequence[Program]) -> str:
     Returns:
       The text.
 
-    >>> print(outline([Program({"k": 5}, 4, 24, 3 * 2**20, 2.0, 90.0)]))
-    | program | settings | examples | memory per device | compilation | all, estimated |
-    |---|---|---|---|---|---|
-    | k=5 | 4 | 24 | 3 MiB | 2 s | 2 min |
+    >>> print(outline([Program({"k": 5}, 4, 24, 8, 3 * 2**20, 2.0, 90.0)]))
+    | program | settings | examples | at once | memory per device | compilation | \
+all, estimated |
+    |---|---|---|---|---|---|---|
+    | k=5 | 4 | 24 | 8 | 3 MiB | 2 s | 2 min |
     <BLANKLINE>
     1 program, 96 rows, at most 3 MiB per device, about 2 min.
     """
     lines = [
-        "| program | settings | examples | memory per device | compilation | "
-        "all, estimated |",
-        "|---|---|---|---|---|---|",
+        "| program | settings | examples | at once | memory per device | "
+        "compilation | all, estimated |",
+        "|---|---|---|---|---|---|---|",
     ]
     for program in planned:
         name = ", ".join(f"{k}={v}" for k, v in program.static.items()) or "(the only)"
         lines.append(
-            f"| {name} | {program.settings} | {program.examples} "
+            f"| {name} | {program.settings} | {program.examples} | {program.lanes} "
             f"| {program.bytes / 2**20:,.0f} MiB "
             f"| {_duration(program.compile_seconds)} | {_duration(program.seconds)} |"
         )
@@ -275,7 +280,7 @@ def _source(
     if missing:
         raise ValueError(f"`keep` names {missing}: pass ids of the examples")
     kept = frozenset(int(i) for i in keep)
-    chunk = chunk or _LANES * mesh.size
+    chunk = chunk or fitting.usual_chunk(mesh)
     return programs.Source(one, weights, examples, ids, key, chunk, kept, mesh)
 
 
@@ -297,6 +302,10 @@ def _ids(examples: PyTree) -> np.ndarray:
         values, counted = np.unique(ids, return_counts=True)
         raise ValueError(f"`id` {values[counted > 1][0]} comes twice: make ids unique")
     return ids.astype(np.int64)
+
+
+def _chunks(source: programs.Source) -> int:
+    return math.ceil(len(source.ids) / source.chunk)
 
 
 def _chunk_ids(source: programs.Source, index: int) -> np.ndarray:
@@ -334,7 +343,7 @@ def _calls(
     sweep: Mapping[str, Any],
 ) -> list[_Call]:
     """What is still to do, program by program, chunk by chunk."""
-    chunks = range(math.ceil(len(source.ids) / source.chunk))
+    chunks = range(_chunks(source))
     groups = enumerate(programs.groups(settings))
     position = {id(setting): number for number, setting in enumerate(settings)}
     calls = [
@@ -350,16 +359,23 @@ def _calls(
 
 
 def _prepared(
-    source: programs.Source, calls: Sequence[_Call]
-) -> Iterator[tuple[programs.Program, programs.Batch, _Call]]:
-    """Calls with their program and batch, each made when it is first needed."""
+    source: programs.Source, calls: Sequence[_Call], limit: float
+) -> Iterator[tuple[programs.Program, list[programs.Batch], _Call]]:
+    """Calls with their program and chunk, each made when it is first needed."""
     for _, group in itertools.groupby(calls, lambda call: call.group):
         program = None
         for index, same in itertools.groupby(group, lambda call: call.chunk):
-            batch = programs.batch(source, index)
-            for call in same:
-                program = program or programs.compiled(source, call.setting, batch)
-                yield program, batch, call
+            settings = list(same)
+            program = program or fitting.fitted(source, settings[0].setting, limit)
+            batches = programs.batches(source, index, program.lanes)
+            for call in settings:
+                yield program, batches, call
+
+
+def _calls_of(source: programs.Source, program: programs.Program) -> int:
+    """How often a program is called for one setting."""
+    sizes = [len(_chunk_ids(source, index)) for index in range(_chunks(source))]
+    return sum(math.ceil(size / program.lanes) for size in sizes)
 
 
 def _write(

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from protojax.scale import rows, storage, sweeps
+from protojax.scale import fitting, programs, report, rows, storage, sweeps
 
 KEY = jax.random.key(7)
 WEIGHTS = jnp.asarray([1.0, 2.0, 3.0])
@@ -390,3 +391,42 @@ def test_a_plan_names_programs_memory_and_time_and_writes_nothing(tmp_path):
     assert "| power=2 | 3 | 7 |" in text
     assert "2 programs, 42 rows" in text
     assert not list(tmp_path.iterdir())
+
+
+def test_a_program_takes_as_many_examples_as_there_is_memory_for(
+    finished, tmp_path, monkeypatch
+):
+    settings = sweeps.grid(power=[1, 2], radius=[0.1, 0.4])
+    one_device = jax.devices()[:1]
+    run = functools.partial(sweeps.plan, one, WEIGHTS, settings, examples())
+    (whole, _) = run(devices=one_device)
+    assert whole.lanes == 7  # eight would be usual
+    limit = whole.bytes - 1
+    monkeypatch.setattr(fitting, "room", lambda _: limit)
+    fewer = run(devices=one_device)
+    assert all(p.lanes < 7 and p.bytes <= limit for p in fewer)
+    assert run(devices=one_device, chunk=7)[0].lanes == 7  # as it is given
+    sweeps.run(
+        *(one, WEIGHTS, settings, examples(), tmp_path),
+        key=KEY,
+        keep=[105],
+        devices=one_device,
+    )
+    assert without_times(read(tmp_path)) == without_times(read(finished))
+    assert {row["id"] for row in report.arrays(tmp_path)} == {105}
+    assert storage.config(tmp_path)["sweep"]["chunk"] == 8
+
+
+def test_where_one_example_is_too_much_it_is_tried_with_a_warning(monkeypatch, caplog):
+    monkeypatch.setattr(fitting, "room", lambda _: 10)
+    settings = sweeps.grid(radius=[0.1])
+    (planned,) = sweeps.plan(one, WEIGHTS, settings, examples())
+    assert planned.lanes == 4  # devices
+    assert "one example on each device needs" in caplog.text
+
+
+def test_the_memory_that_is_free_is_known(monkeypatch, tmp_path):
+    mesh = programs.mesh(None)
+    assert 2**20 < fitting.room(mesh) < 2**50
+    monkeypatch.setattr(fitting, "_MEMORY_FILE", tmp_path / "none")
+    assert fitting.room(mesh) == float("inf")

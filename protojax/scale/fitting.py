@@ -1,0 +1,86 @@
+"""How many examples a device works on at once: as many as its memory has room for.
+
+What a program needs is known when it is compiled. So each is compiled for a whole
+chunk, and where that is too much, again for as many examples as fit. What is written
+does not depend on it.
+"""
+
+import logging
+import math
+import pathlib
+
+from jax.sharding import Mesh
+
+from protojax.scale import programs
+
+_log = logging.getLogger(__name__)
+
+_SHARE = 0.8  # of the memory that is free: others want some, and it is fragmented
+_MEMORY_FILE = pathlib.Path("/proc/meminfo")
+
+
+def usual_chunk(mesh: Mesh) -> int:
+    """How many examples make a part where no number is given.
+
+    Args:
+      mesh: the devices.
+
+    Returns:
+      8 per device where they are CPUs, whose cores are soon busy, 64 on others.
+    """
+    return (8 if mesh.devices.flat[0].platform == "cpu" else 64) * mesh.size
+
+
+def room(mesh: Mesh) -> float:
+    """The memory that a program may take on each of the devices.
+
+    Args:
+      mesh: the devices.
+
+    Returns:
+      Bytes, a part of what is free; infinity where the system does not tell.
+    """
+    stats = [device.memory_stats() or {} for device in mesh.devices.flat]
+    if all("bytes_limit" in each for each in stats):
+        free = min(each["bytes_limit"] - each["bytes_in_use"] for each in stats)
+    else:
+        free = _host_memory() / mesh.size
+    return _SHARE * free
+
+
+def fitted(
+    source: programs.Source, setting: programs.Setting, limit: float
+) -> programs.Program:
+    """Compile for a chunk, or for as many of its examples at once as fit.
+
+    Args:
+      source: the function, and the chunk.
+      setting: any of the settings of the program.
+      limit: bytes on each device, see `room`.
+
+    Returns:
+      The program; its `lanes` say how many examples it takes, one per device at least.
+    """
+    program = programs.compiled(source, setting, programs.lanes(source))
+    seconds = program.seconds
+    while (need := programs.memory(program)) > limit:
+        share = program.lanes // source.mesh.size
+        if share == 1:
+            _log.warning(
+                "one example on each device needs %.0f MiB, and %.0f MiB are free: "
+                "expect to run out of memory",
+                *(need / 2**20, limit / 2**20),
+            )
+            break
+        fewer = min(share // 2, max(1, math.floor(share * limit / need)))
+        program = programs.compiled(source, setting, fewer * source.mesh.size)
+        seconds += program.seconds
+    return program._replace(seconds=seconds)
+
+
+def _host_memory() -> float:
+    if not _MEMORY_FILE.exists():
+        return math.inf
+    lines = _MEMORY_FILE.read_text().splitlines()
+    facts = {name: rest.split() for name, _, rest in (x.partition(":") for x in lines)}
+    return float(facts["MemAvailable"][0]) * 1024
