@@ -4,16 +4,14 @@
 """
 
 import functools
+import inspect
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from experiments import networks
-from protojax import activations, attributions, parts
-from protojax.contracts import Array, Explain, Fn, Key, PyTree
-from protojax.scale import sources
+from protojax import activations, attributions, metrics
+from protojax.contracts import Array, Explain, Fn, Key
 
 NO_TWIN = ("deep_lift", "lrp", "deep_taylor")
 """Explanations that move with the input on a ReLU network too: they need no twin."""
@@ -111,8 +109,9 @@ def needs_twin(attribution: str) -> bool:
 
 def known(attribution: str) -> bool:
     """Whether there is an explanation of that name."""
-    name = VARIANTS.get(attribution, attribution)
-    return name not in REFUSED and callable(getattr(attributions, name, None))
+    found = getattr(attributions, VARIANTS.get(attribution, attribution), None)
+    explains = callable(found) and "score" in inspect.signature(found).parameters
+    return explains and attribution not in REFUSED
 
 
 def k_of(k: int | None, x: Array) -> int:
@@ -121,19 +120,17 @@ def k_of(k: int | None, x: Array) -> int:
     return k or (1000 if min(x.shape[:2]) >= 200 else pixels // 10)
 
 
-def least_salient_quarter(a: Array) -> Array:
-    """The quarter of a map that holds least of it: where a targeted attack draws it."""
-    rows, columns = a.shape[0] // 2, a.shape[1] // 2
-    down, across = jnp.arange(a.shape[0]) < rows, jnp.arange(a.shape[1]) < columns
-    quarters = jnp.stack(
-        [u[:, None] & v[None] for u in (down, ~down) for v in (across, ~across)]
-    ).astype(a.dtype)
-    return quarters[jnp.argmin(jnp.sum(quarters * a[None], axis=(1, 2)))]
-
-
 def middle(a: Array) -> Array:
     """Where the center of mass of a uniform map is."""
     return (jnp.array(a.shape, a.dtype) - 1) / 2
+
+
+def compared(a: Array, b: Array, k: int) -> dict[str, Array]:
+    """How much two maps have in common."""
+    return {
+        "overlap": metrics.top_k_intersection(a, b, k=k),
+        "rank": metrics.rank_correlation(a, b),
+    }
 
 
 def smooth_twin(fn: Fn, beta: Array, x: Array) -> Fn:
@@ -150,31 +147,3 @@ def has_relu(fn: Fn, x: Array) -> bool:
     except activations.NoReLU:
         return False
     return True
-
-
-def typical_sharpness(network: networks.Network, images: np.ndarray) -> float:
-    """The median over images of the sharpness at which the twin is close."""
-
-    def at(weights: PyTree, x: Array) -> Array:
-        fn = functools.partial(network.fn, weights)
-        return activations.sharpness(fn, x, c=SHARPNESS)
-
-    if not has_relu(functools.partial(network.fn, network.weights), images[0]):
-        return 0.0
-    each = jax.jit(lambda w, x: jax.lax.map(functools.partial(at, w), x))
-    return float(np.median(each(network.weights, images[:16])))
-
-
-def deciding_parts(
-    network: networks.Network, examples: dict[str, np.ndarray], split: str | None
-) -> np.ndarray:
-    """Where the parts are that tell a bird's class from the runner-up, `[N, S, S]`."""
-    seed = sources.PARTS_SEEDS[split or sources.usual_split("parts")]
-    birds = parts.draw(
-        examples["id"].tolist(), image_size=network.image_size, seed=seed
-    )
-    logits = jax.vmap(network.fn, (None, 0))(network.weights, examples["image"])
-    known = np.asarray(logits)[:, : len(parts.CLASSES)]  # yours may tell more apart
-    ranked = np.argsort(-known, axis=-1)
-    differ = parts.differing_parts()[ranked[:, 0], ranked[:, 1]]
-    return np.any(birds.masks & differ[:, :, None, None], axis=1).astype(np.float32)

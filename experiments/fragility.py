@@ -16,22 +16,14 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from experiments import cli, explained, fragility_report, networks
-from protojax import (
-    attacks,
-    curvature,
-    metrics,
-    objectives,
-    sweeps,
-)
+from experiments import attacked, cli, explained, fragility_report, hessian, subjects
+from protojax import metrics, sweeps
 from protojax.contracts import Array, Fn, Key, PyTree
-from protojax.mechanisms import ascent
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +68,7 @@ class Config:
     """Steps of the iterative attacks."""
     k: int | None = None
     """Pixels of the top-k metric; if not given 1000 above 200 pixels, else a tenth."""
-    measure: Literal["objective", "overlap", "rank"] = "objective"
+    measure: attacked.Measure = "objective"
     """What picks the best iterate: the attack's own objective (the paper's text), the
     top-k overlap or the rank correlation (options of the authors' code)."""
     points: int = 100
@@ -95,63 +87,6 @@ class Config:
     """Images per part of the results."""
     seed: int = 0
     """Of all that is random."""
-
-
-def attack_by_name(
-    name: str,
-    fn: Fn,
-    climbed: explained.Climbed,
-    score: Fn,
-    x: Array,
-    *,
-    config: Config,
-    radius: Array,
-    step_size: Array,
-    key: Key,
-) -> ascent.Ascent:
-    """Run one of the attacks that `Config.attacks` lists."""
-    k = explained.k_of(config.k, x)
-    explain = climbed.explain
-    before = explain(x)
-    measure = {
-        "objective": None,
-        "overlap": lambda a, b: -metrics.top_k_intersection(a, b, k=k),
-        "rank": lambda a, b: -metrics.rank_correlation(a, b),
-    }[config.measure]
-    climb = {"radius": radius, "step_size": step_size, "steps": config.steps}
-    follow = {"twin": climbed.twin, "noise": climbed.noise, **climb}
-    kept = functools.partial(objectives.label_kept, fn=fn, x=x)
-    damage = lambda metric: kept(lambda z: metric(before, explain(z)))  # noqa: E731
-    left = damage(measure) if measure else kept(objectives.top_k(explain, before, k=k))
-    away = damage(measure or metrics.center_shift)
-    signs = functools.partial(attacks.random_sign, x=x, radius=radius, key=key)
-    match name:
-        case "top_k":
-            return attacks.top_k(fn, explain, x, k=k, measure=measure, **follow)
-        case "mass_center" | "mass_center_truncated":
-            recipe = getattr(attacks, name)
-            return recipe(fn, explain, x, measure=measure, **follow)
-        case "targeted":
-            target = explained.least_salient_quarter(before)
-            return attacks.targeted(fn, explain, x, target=target, **follow)
-        case "eigenvector":
-            return attacks.eigenvector(
-                left, x, score=score, radius=radius, key=key, num=2
-            )
-        case "random":  # whatever comes of it, be it another label
-            return signs(functools.partial(metrics.linf, x))
-        case "random_best":
-            return signs(left, samples=config.steps)
-        case "random_center":
-            return signs(away, samples=looks_of_mass_center(config.steps))
-        case "random_walk":
-            return attacks.random_walk(left, x, key=key, **climb)
-    raise ValueError(f"`attacks` has {name!r}: --help lists those that there are")
-
-
-def looks_of_mass_center(steps: int) -> int:
-    """How many images `mass_center` looks at: its probes, and the climb."""
-    return len(attacks.COMPASS) * max(1, steps // 10) + steps
 
 
 def one(
@@ -195,23 +130,25 @@ def one(
         beta=beta,
         color=color,
     )
-    found = attack_by_name(
+    k = explained.k_of(config.k, x)
+    found = attacked.attack(
         attack,
         model,
         climbed,
         lambda z: smooth(z)[y],
         x,
-        config=config,
+        k=k,
         radius=radius,
         step_size=step_size,
+        steps=config.steps,
         key=attack_key,
+        measure=config.measure,
     )
     a, b = judge(x), judge(found.x)
-    region = explained.least_salient_quarter(a)
+    region = attacked.least_salient_quarter(a)
     row = {
         "label": y,
-        "overlap": metrics.top_k_intersection(a, b, k=explained.k_of(config.k, x)),
-        "rank": metrics.rank_correlation(a, b),
+        **explained.compared(a, b, k),
         "center": metrics.center_shift(a, b),
         "center_of_uniform": jnp.linalg.norm(
             metrics.center_of_mass(a) - explained.middle(a)
@@ -238,66 +175,6 @@ def one(
     return row
 
 
-def curved(
-    fn: Fn, weights: PyTree, example: dict, key: Key, *, beta: Array
-) -> dict[str, Array]:
-    """Look at the input Hessian of the twin's logit: how steeply the gradient turns."""
-    x = example["image"]
-    model = functools.partial(fn, weights)
-    y = jnp.argmax(model(x))
-    smooth = explained.smooth_twin(model, beta, x)
-    score = lambda z: smooth(z)[y]  # noqa: E731
-    product = functools.partial(curvature.hvp, score, x)
-    start, draw = jax.random.split(key)
-    values, vectors = curvature.top_eigenpairs(product, x, key=start, num=1, steps=24)
-    g = jax.grad(score)(x)
-    random = jax.random.normal(draw, x.shape)
-    random /= jnp.linalg.norm(random)
-    length = jnp.linalg.norm(g)
-    return {
-        "stalled": values[0] == 0,
-        "eigenvalue": jnp.abs(values[0]),
-        "random_curvature": jnp.linalg.norm(product(random)),
-        "gradient_norm": length,
-        "angle": jnp.degrees(jnp.arccos(jnp.abs(jnp.sum(g * vectors[0])) / length)),
-        "residual": jnp.linalg.norm(product(vectors[0]) - values[0] * vectors[0])
-        / jnp.abs(values[0]),
-    }
-
-
-class Setup(NamedTuple):
-    """What a configuration comes to: a network, its images, and the settings."""
-
-    network: networks.Network
-    examples: dict[str, np.ndarray]
-    beta: float
-    color: tuple[float, ...]  # of the baseline
-    settings: list[dict[str, Any]]
-
-
-def set_up(config: Config) -> Setup:
-    """Load network and images, choose the twin's sharpness, list the settings."""
-    check(config)
-    network = networks.load(config.model, image_size=config.image_size)
-    examples = networks.correct(network, config.data, config.split, count=config.images)
-    if (config.data or network.images).partition(":")[0] == "parts":
-        examples["truth"] = explained.deciding_parts(network, examples, config.split)
-    beta = config.beta
-    if beta is None:
-        beta = explained.typical_sharpness(network, examples["image"])
-    color = (0.0, 0.0, 0.0)
-    if config.baseline == "mean":
-        color = tuple(np.mean(examples["image"], axis=(0, 1, 2)).tolist())
-    settings = sweeps.grid(
-        attribution=config.attributions,
-        attack=config.attacks,
-        radius=[radius / 255 for radius in config.radii],
-        step_size=[config.step_size / 255],
-        beta=[beta],
-    )
-    return Setup(network, examples, beta, color, settings)
-
-
 def check(config: Config) -> None:
     """Refuse what would fail, or mean nothing, before anything is loaded."""
     for name in config.attributions:
@@ -309,33 +186,44 @@ def check(config: Config) -> None:
             raise ValueError(f"`{name}` is {value}: it must be above zero")
 
 
+def set_up(config: Config) -> tuple[subjects.Subject, list[dict[str, Any]]]:
+    """Load network and images, and list the settings of the sweep."""
+    check(config)
+    subject = subjects.load(
+        config.model,
+        config.data,
+        config.split,
+        image_size=config.image_size,
+        images=config.images,
+        beta=config.beta,
+        baseline=config.baseline,
+    )
+    settings = sweeps.grid(
+        attribution=config.attributions,
+        attack=config.attacks,
+        radius=[radius / 255 for radius in config.radii],
+        step_size=[config.step_size / 255],
+        beta=[subject.beta],
+    )
+    return subject, settings
+
+
 def main(config: Config, folder: pathlib.Path) -> None:
     """Sweep, and report."""
-    setup = set_up(config)
-    weights, key = setup.network.weights, jax.random.key(config.seed)
-    shown = setup.examples["id"][:3].tolist()
-    _log.info("softplus twin of sharpness %.3g", setup.beta)
-    sweeps.run(
-        functools.partial(one, setup.network.fn, config, setup.color),
-        weights,
-        setup.settings,
-        setup.examples,
-        folder,
-        key=key,
-        chunk=config.chunk,
-        keep=shown,
+    subject, settings = set_up(config)
+    network, examples = subject.network, subject.examples
+    run = functools.partial(
+        sweeps.run, key=jax.random.key(config.seed), chunk=config.chunk
     )
+    _log.info("softplus twin of sharpness %.3g", subject.beta)
+    evaluate = functools.partial(one, network.fn, config, subject.color)
+    shown = examples["id"][:3].tolist()
+    run(evaluate, network.weights, settings, examples, folder, keep=shown)
     if config.hessian:
-        sweeps.run(
-            functools.partial(curved, setup.network.fn),
-            weights,
-            [{"beta": setup.beta}],
-            setup.examples,
-            folder / "hessian",
-            key=key,
-            chunk=config.chunk,
-        )
-    x = setup.examples["image"][0]
+        look = functools.partial(hessian.curved, network.fn)
+        twin = [{"beta": subject.beta}]
+        run(look, network.weights, twin, examples, folder / "hessian")
+    x = examples["image"][0]
     fragility_report.write(
         config, folder, k=explained.k_of(config.k, x), pixels=x[..., 0].size
     )
@@ -343,14 +231,11 @@ def main(config: Config, folder: pathlib.Path) -> None:
 
 def plan(config: Config) -> str:
     """What the run would cost."""
-    setup = set_up(config)
-    evaluate = functools.partial(one, setup.network.fn, config, setup.color)
+    subject, settings = set_up(config)
+    network = subject.network
+    evaluate = functools.partial(one, network.fn, config, subject.color)
     planned = sweeps.plan(
-        evaluate,
-        setup.network.weights,
-        setup.settings,
-        setup.examples,
-        chunk=config.chunk,
+        evaluate, network.weights, settings, subject.examples, chunk=config.chunk
     )
     return sweeps.outline(planned)
 

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from experiments import hessian
 from protojax.scale import figures, pages, report
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def write(config: "Config", folder: pathlib.Path, *, k: int, pixels: int) -> Non
     if "on_parts_before" in rows[0]:
         sections.append(_against_truth(config, rows, names))
     if config.hessian:
-        section, curved = _curved(folder / "hessian", pixels)
+        section, curved = hessian.section(folder / "hessian", pixels)
         sections.append(section)
         numbers += curved
     pages.write(
@@ -218,47 +219,3 @@ def _against_truth(
             ),
         ],
     )
-
-
-def _curved(folder: pathlib.Path, pixels: int) -> tuple[pages.Section, list[dict]]:
-    rows = report.read(folder)
-    values = [
-        "eigenvalue",
-        "random_curvature",
-        "gradient_norm",
-        "angle",
-        "residual",
-    ]
-    names = {
-        "eigenvalue": "largest |eigenvalue|",
-        "random_curvature": "|Hv| for a random direction v",
-        "gradient_norm": "gradient norm",
-        "angle": "angle between gradient and eigenvector (degrees)",
-        "residual": "residual of the eigenpair, relative",
-    }
-    numbers = report.summary(rows, by=["beta"], values=values)
-    lines = ["| quantity | mean |", "|---|---|"]
-    for number in numbers:
-        low, high = number["low"], number["high"]
-        interval = "" if low is None else f" [{_short(low)}, {_short(high)}]"
-        cell = f"{_short(number['mean'])}{interval} n={number['n']}"
-        lines.append(f"| {names[number['value']]} | {cell} |")
-    null = 90 - 57.3 * (2 / (3.14159 * 3 * pixels)) ** 0.5
-    section = pages.Section(
-        "The curvature behind it",
-        [
-            "The gradient turns fastest along the leading eigenvector of the input"
-            " Hessian of the score (of the softplus twin, since the network itself is"
-            " piecewise linear and has none). Where that direction is far from the"
-            " gradient, the explanation can turn while the score stays. Two random"
-            f" directions of this many dimensions meet at {null:.1f} degrees, so an"
-            " angle near 90 alone is weak evidence; the eigenvalue against a random"
-            " direction's curvature is the stronger one.",
-            pages.Table("\n".join(lines), "Means over images, 95 % intervals."),
-        ],
-    )
-    return section, numbers
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}"

@@ -15,7 +15,15 @@ import PIL.Image
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import cli, explained, fragility, networks, strength
+from experiments import (
+    attacked,
+    cli,
+    explained,
+    fragility,
+    networks,
+    strength,
+    strength_studies,
+)
 from protojax import attributions, metrics
 from protojax.scale import parts, sources
 
@@ -204,7 +212,7 @@ def test_the_truth_is_known_of_every_network_on_the_embedded_birds(own):
     config = fragility.Config(
         model="mine:network", data="parts:32", image_size=32, images=3
     )
-    setup = fragility.set_up(config)
+    setup, _ = fragility.set_up(config)
     assert setup.examples["label"].tolist() == [3, 3, 3]
     truth = setup.examples["truth"]
     assert truth.shape == (3, 32, 32) and set(np.unique(truth)) == {0.0, 1.0}
@@ -241,19 +249,20 @@ def test_each_searching_attack_has_a_null_that_chooses_as_it_does():
     fn = lambda z: jnp.stack([jnp.sum(jnp.sin(3 * weight * z)), -99.0])
     explain = lambda z: attributions.heatmap(jax.grad(lambda u: fn(u)[0])(z))
     x = jax.random.uniform(jax.random.key(1), (8, 8, 3))
-    config = fragility.Config(steps=10)
 
     def found(name, measure="objective"):
-        out = fragility.attack_by_name(
+        out = attacked.attack(
             name,
             fn,
             explained.Climbed(explain, explain, None),
             fn,
             x,
-            config=dataclasses.replace(config, measure=measure),
+            k=6,
             radius=0.1,
             step_size=0.01,
+            steps=10,
             key=jax.random.key(2),
+            measure=measure,
         )
         before, after = explain(x), explain(out.x)
         top = metrics.top_k_mask(before, k=6)
@@ -281,7 +290,7 @@ def test_an_attack_on_smooth_gradient_draws_noise_at_every_step():
             name, 2, jax.random.key(1), fn, jnp.int32(0), x, beta=jnp.float32(10.0)
         )
         ball = {"radius": 0.1, "step_size": 1e-9, "steps": 4}  # too short to move
-        return strength.top_k(fn, climbed, x, k=4, **ball).trace
+        return strength_studies.top_k(fn, climbed, x, k=4, **ball).trace
 
     assert len(np.unique(trace("smooth_gradient"))) == 4
     assert len(np.unique(trace("smooth_gradient_one_draw"))) == 1

@@ -1,0 +1,156 @@
+"""What `strength` does to one image in each of its three studies."""
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments import explained
+from protojax import attacks, metrics, objectives
+from protojax.contracts import Array, Fn, Key, PyTree
+from protojax.mechanisms import ascent
+
+if TYPE_CHECKING:
+    from experiments.strength import Config
+
+RANDOM = "random"
+"""What stands in the transfer matrix for no attack at all: one draw of signs."""
+
+
+def varied(
+    fn: Fn,
+    config: "Config",
+    weights: PyTree,
+    example: dict,
+    key: Key,
+    *,
+    steps: int,
+    starts: int,
+    sharpness: Array,
+    unit: Array,
+    radius: Array,
+    step_size: Array,
+) -> dict[str, Array]:
+    """Attack one explanation from the image itself (no starts), or from random ones."""
+    x = example["image"]
+    start_key, climbed_key, judged_key = jax.random.split(key, 3)
+    model = functools.partial(fn, weights)
+    y, k = jnp.argmax(model(x)), explained.k_of(config.k, x)
+    beta = sharpness * unit
+    climbed = explained.climbed(
+        config.attribution, config.attack_points, climbed_key, model, y, x, beta=beta
+    )
+    climb = {"k": k, "radius": radius, "step_size": step_size, "steps": steps}
+    attack = lambda start: top_k(model, climbed, x, key=start, **climb)  # noqa: E731
+    if starts:
+        each = jax.vmap(attack)(jax.random.split(start_key, starts))
+    else:
+        each = jax.tree.map(lambda leaf: leaf[None], attack(None))
+    judge = functools.partial(
+        explained.explanation, config.attribution, config.points, judged_key, model, y
+    )
+    before = judge(x)
+    row = {
+        "beta": beta,
+        "stalled": jnp.all(each.stalled),
+        "twin_agrees": jnp.argmax(explained.smooth_twin(model, beta, x)(x)) == y,
+    }
+    for name, place in {"best": jnp.argmax(each.value), "first": 0}.items():
+        z = each.x[place]
+        row |= {
+            f"{name}_{what}": m
+            for what, m in explained.compared(before, judge(z), k).items()
+        }
+        row[f"{name}_found"] = jnp.any(z != x)
+    return row
+
+
+def transferred(
+    fn: Fn,
+    config: "Config",
+    weights: PyTree,
+    example: dict,
+    key: Key,
+    *,
+    attack_on: str,
+    beta: Array,
+    radius: Array,
+    step_size: Array,
+) -> dict[str, Array]:
+    """Attack one explanation, and see how far each of them moved."""
+    x = example["image"]
+    attack_key, judged_key = jax.random.split(key)
+    model = functools.partial(fn, weights)
+    y, k = jnp.argmax(model(x)), explained.k_of(config.k, x)
+    if attack_on == RANDOM:
+        any_kept = objectives.label_kept(functools.partial(metrics.linf, x), model, x)
+        found = attacks.random_sign(any_kept, x, radius=radius, key=attack_key)
+    else:
+        climbed = explained.climbed(
+            attack_on, config.attack_points, attack_key, model, y, x, beta=beta
+        )
+        climb = {"radius": radius, "step_size": step_size, "steps": config.climb}
+        found = top_k(model, climbed, x, k=k, **climb)
+    row = {"found": jnp.any(found.x != x), "stalled": found.stalled}
+    maps = {"before": [], "after": []}
+    for name in (*config.attributions, *config.bystanders):
+        judge = functools.partial(
+            explained.explanation, name, config.points, judged_key, model, y
+        )
+        a, b = judge(x), judge(found.x)
+        row |= {f"{what}_{name}": m for what, m in explained.compared(a, b, k).items()}
+        maps["before"].append(a)
+        maps["after"].append(b)
+    pictures = {name: jnp.stack(each) for name, each in maps.items()}
+    return {**row, **pictures, "image": x, "perturbed": found.x}
+
+
+def seeded(
+    fn: Fn,
+    config: "Config",
+    weights: PyTree,
+    example: dict,
+    key: Key,
+    *,
+    attack_on: str,
+    samples: int,
+    beta: Array,
+    radius: Array,
+    step_size: Array,
+) -> dict[str, Array]:
+    """Attack SmoothGrad with noise of its own; judge it with that and with other."""
+    x = example["image"]
+    own, *others = jax.random.split(key, 3)
+    model = functools.partial(fn, weights)
+    y, k = jnp.argmax(model(x)), explained.k_of(config.k, x)
+    climbed = explained.climbed(attack_on, samples, own, model, y, x, beta=beta)
+    climb = {"radius": radius, "step_size": step_size, "steps": config.climb}
+    found = top_k(model, climbed, x, k=k, **climb)
+
+    def maps(count: int, noise: Key) -> Array:
+        """Before and after."""
+        draw = functools.partial(
+            explained.explanation, attack_on, count, noise, model, y
+        )
+        return jax.lax.map(draw, jnp.stack([x, found.x]))
+
+    other, another = (maps(samples, noise) for noise in others)
+    row = {"found": jnp.any(found.x != x), "stalled": found.stalled}
+    pairs = {
+        "own": (climbed.explain(x), climbed.explain(found.x)),
+        "other": other,
+        "many": maps(config.points, others[0]),
+        "floor": (other[0], another[0]),
+    }
+    for name, (a, b) in pairs.items():
+        row |= {f"{what}_{name}": m for what, m in explained.compared(a, b, k).items()}
+    return row
+
+
+def top_k(
+    model: Fn, climbed: explained.Climbed, x: Array, **climb: Any
+) -> ascent.Ascent:
+    """Run the top-k attack on an explanation."""
+    follow = {"twin": climbed.twin, "noise": climbed.noise, **climb}
+    return attacks.top_k(model, climbed.explain, x, **follow)
