@@ -1,0 +1,167 @@
+"""Operators on flat vectors, and Krylov spaces that do not end early."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+from matfree import decomp
+
+from protojax.contracts import Array, Key, MatVec, PyTree
+from protojax.mechanisms import ascent, lowering
+
+
+class Operator(NamedTuple):
+    """A symmetric operator on flat vectors.
+
+    Attributes:
+      product: `[N] -> [N]`, in the form that is fast on CPU.
+      like: `[N]` what a vector looks like.
+      unravel: from `[N]` to a tree.
+    """
+
+    product: Callable[[Array], Array]
+    like: jax.ShapeDtypeStruct
+    unravel: Callable[[Array], PyTree]
+
+
+def flat(matvec: MatVec, like: PyTree) -> Operator:
+    """An operator on trees as one on vectors.
+
+    Args:
+      matvec: the product with a tree like `like`.
+      like: a tree of floating-point arrays.
+
+    Returns:
+      The operator.
+
+    Raises:
+      ValueError: for a tree without numbers or with integers, and for a product of
+        another size.
+
+    >>> twice = flat(lambda tree: {"a": 2 * tree["a"]}, {"a": jnp.ones(2)})
+    >>> twice.product(jnp.ones(2)).tolist()
+    [2.0, 2.0]
+    """
+    vector, unravel = jax.flatten_util.ravel_pytree(like)
+    if not vector.size or not jnp.issubdtype(vector.dtype, jnp.floating):
+        raise ValueError(
+            f"`like` has {vector.size} numbers of type {vector.dtype}: pass a tree of "
+            "floating-point arrays"
+        )
+
+    def product(v: Array) -> Array:
+        image = jax.flatten_util.ravel_pytree(matvec(unravel(v)))[0]
+        if image.shape != v.shape:
+            raise ValueError(
+                f"`matvec` gives {image.size} numbers for {v.size}: the operator must "
+                "be symmetric, from trees like `like` to trees like `like`"
+            )
+        return image
+
+    shape = jax.ShapeDtypeStruct(vector.shape, vector.dtype)
+    return Operator(lowering.canonical(product), shape, unravel)
+
+
+def dense(operator: Operator) -> Array:
+    """All of a small operator, one product at a time.
+
+    Args:
+      operator: of dimension N.
+
+    Returns:
+      `[N, N]` the matrix.
+
+    >>> dense(flat(lambda v: 2 * v, jnp.ones(2))).tolist()
+    [[2.0, 0.0], [0.0, 2.0]]
+    """
+    (size,) = operator.like.shape
+    return jax.lax.map(operator.product, jnp.eye(size, dtype=operator.like.dtype))
+
+
+def scaled(operator: Operator, key: Key) -> tuple[Operator, Array]:
+    """An operator divided by the norm of its product with a random unit vector.
+
+    Args:
+      operator: of any scale, on which squares might leave the range of the numbers.
+      key: consumed.
+
+    Returns:
+      The operator of scale one (zero stays zero), and the scale.
+
+    >>> unit, scale = scaled(flat(lambda v: 8 * v, jnp.ones(1)), jax.random.key(0))
+    >>> scale.item(), unit.product(jnp.ones(1)).item()
+    (8.0, 1.0)
+    """
+    image = operator.product(_unit(key, operator.like))
+    peak = jnp.max(jnp.abs(image))
+    peak = jnp.where(peak == 0, 1, peak)
+    scale = peak * jnp.sqrt(jnp.sum((image / peak) ** 2))
+    divisor = jnp.where(scale == 0, 1, scale)
+    return operator._replace(product=lambda v: operator.product(v) / divisor), scale
+
+
+def space(operator: Operator, key: Key, steps: int) -> tuple[Array, Array]:
+    """An orthonormal basis of a Krylov space, and the products with it.
+
+    Lanczos with full reorthogonalization from a random vector. A random diagonal just
+    above rounding level is added to the operator (and taken off the products again):
+    an operator of low rank exhausts its Krylov space early, and goes on in a fresh
+    direction instead of dividing rounding errors by each other.
+
+    Args:
+      operator: of scale one, and of a dimension N above `steps`.
+      key: consumed.
+      steps: how many products.
+
+    Returns:
+      The basis `[steps, N]`, and its products with the operator `[steps, N]`.
+
+    >>> basis, images = space(flat(lambda v: 3 * v, jnp.ones(4)), jax.random.key(0), 2)
+    >>> bool(jnp.allclose(images, 3 * basis, atol=1e-6))
+    True
+    """
+    start_key, fresh_key = jax.random.split(key)
+    like = operator.like
+    fresh = 256 * jnp.finfo(like.dtype).eps
+    fresh *= jax.random.uniform(fresh_key, like.shape, like.dtype, -1, 1)
+    found = decomp.tridiag_sym(steps, custom_vjp=False)(
+        lambda v: operator.product(v) + fresh * v, _unit(start_key, like)
+    )
+    basis = found.Q_tall
+    images = (found.J_small @ basis).at[-1].add(found.residual) - basis * fresh[None]
+    return basis, images
+
+
+def raise_unless_sound(scale: Array, result: PyTree) -> None:
+    """Name an operator that is zero, or a product that is not finite.
+
+    Args:
+      scale: `[]` of the operator. Traced results pass: there the numbers say it.
+      result: what was made of the products, a tree of arrays.
+
+    Raises:
+      Stalled: for an operator that is known to be zero.
+      FloatingPointError: if a product is known not to be finite.
+
+    >>> raise_unless_sound(jnp.ones(()), jnp.ones(3))
+    """
+    if not ascent.known((scale, result)):
+        return
+    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(result)):
+        raise FloatingPointError(
+            "a product with the operator is not finite: look at the function whose "
+            "curvature it is (a logarithm or a norm at zero?)"
+        )
+    if scale == 0:
+        raise ascent.Stalled(
+            "the operator is zero. The Hessian of a piecewise linear function, such as "
+            "the logit of a ReLU network, is zero almost everywhere: take a smooth twin"
+            " (activations.replace(fn, activations.softplus(beta))) or a cross-entropy"
+        )
+
+
+def _unit(key: Key, like: jax.ShapeDtypeStruct) -> Array:
+    v = jax.random.normal(key, like.shape, like.dtype)
+    return v / jnp.sqrt(jnp.sum(v**2))
