@@ -136,6 +136,147 @@ def panels(
     return figure
 
 
+def histograms(
+    rows: Sequence[report.Row],
+    *,
+    value: str,
+    lines: str,
+    bins: Sequence[float],
+    weight: str | None = None,
+    names: Mapping[Any, str] | None = None,
+) -> "Figure":
+    """The distribution of a column, with one outline for each group of rows.
+
+    Heights are shares of a group. What lies beyond the bins is not drawn, and counts.
+
+    Args:
+      rows: from `report.read`.
+      value: the column that is distributed.
+      lines: the column whose values get an outline each; the first one is filled.
+      bins: `[B + 1]` edges, in order.
+      weight: a column that says how much a row counts; all rows alike by default.
+      names: how columns and values are written, where not as they are.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ModuleNotFoundError: matplotlib is not installed; says how to install it.
+
+    >>> rows = [{"angle": 10.0 * i, "of": "images"} for i in range(9)]
+    >>> figure = histograms(rows, value="angle", lines="of", bins=[0, 45, 90])
+    >>> figure.axes[0].patches[0].get_data().values.round(2).tolist()
+    [0.56, 0.44]
+    """
+    names = names or {}
+    with _figure((6.2, 3.3)) as figure:
+        axis = figure.subplots()
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_axisbelow(True)
+        axis.grid(axis="y", color=_FAINT, lw=0.6)
+        for place, key in enumerate(report.sort(row[lines] for row in rows)):
+            color = _COLORS[place % len(_COLORS)]
+            chosen = [r for r in rows if r[lines] == key and r[value] is not None]
+            counted = np.array([r[weight] if weight else 1.0 for r in chosen])
+            found, _ = np.histogram([r[value] for r in chosen], bins, weights=counted)
+            shares = found / max(counted.sum(), np.finfo(float).tiny)
+            axis.stairs(shares, bins, color=color, lw=1.8, zorder=3)
+            if not place:
+                axis.stairs(shares, bins, color=color, alpha=0.16, fill=True)
+            axis.annotate(
+                *(report.label(key, names), (1, 1)),
+                xycoords="axes fraction",
+                xytext=(6, -6 - 14 * place),
+                textcoords="offset points",
+                color=color,
+                va="center",
+                fontsize=8.5,
+                annotation_clip=False,
+            )
+        axis.set_xlim(bins[0], bins[-1])
+        axis.set_xlabel(report.label(value, names))
+        axis.set_ylabel("share")
+    return figure
+
+
+def spectrum(
+    grid: np.ndarray,
+    density: np.ndarray,
+    *,
+    low: np.ndarray | None = None,
+    high: np.ndarray | None = None,
+    outliers: Sequence[float] = (),
+    floor: float = 1e-7,
+    name: str = "eigenvalue",
+) -> "Figure":
+    """The density of eigenvalues on a logarithmic axis, where few stand out of many.
+
+    Args:
+      grid: `[G]` values, in order.
+      density: `[G]` the share of eigenvalues per unit there.
+      low: `[G]` lower end of its interval, shaded if both ends are given.
+      high: `[G]` upper end.
+      outliers: eigenvalues that are known one by one, each marked.
+      floor: what is drawn at least, relative to the peak; one of N eigenvalues alone
+        rises to about 1 / N.
+      name: of the horizontal axis.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ValueError: for arrays of different lengths, or a density that is zero everywhere.
+      ModuleNotFoundError: matplotlib is not installed; says how to install it.
+
+    >>> grid = np.linspace(-1, 5, 50)
+    >>> figure = spectrum(grid, np.exp(-(grid**2)), outliers=[4.0])
+    >>> figure.axes[0].get_yscale()
+    'log'
+    """
+    ends = [np.asarray(end) for end in (low, high) if end is not None]
+    shapes = {np.shape(each) for each in (grid, density, *ends)}
+    peak = float(np.max(density, initial=0.0))
+    if len(shapes) > 1 or not peak > 0:
+        raise ValueError(
+            f"`density` has a peak of {peak:g} and the arrays the shapes "
+            f"{sorted(shapes)}: pass one density above zero for each value of `grid`"
+        )
+    least = floor * peak
+    with _figure((6.2, 3.3)) as figure:
+        axis = figure.subplots()
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_axisbelow(True)
+        axis.grid(axis="y", color=_FAINT, lw=0.6)
+        axis.set_yscale("log")
+        drawn = np.maximum(density, least)
+        if len(ends) == 2:
+            band = [np.maximum(end, least) for end in ends]
+            axis.fill_between(grid, *band, color=_COLORS[0], alpha=0.2, lw=0)
+        axis.plot(grid, drawn, color=_COLORS[0], lw=1.6, zorder=3)
+        if len(outliers):
+            tops = np.interp(outliers, grid, drawn)
+            style = {"color": _COLORS[1], "zorder": 4}
+            axis.vlines(outliers, least, tops, lw=0.9, **style)
+            axis.plot(outliers, tops, ls="none", marker="v", ms=4.5, **style)
+        axis.set_ylim(least, 3 * max(peak, *(float(np.max(end)) for end in ends), 0.0))
+        axis.set_xlim(grid[0], grid[-1])
+        axis.set_xlabel(name)
+        axis.set_ylabel("density")
+        texts = ["density", f"{len(outliers)} known one by one"][: 1 + bool(outliers)]
+        for place, text in enumerate(texts):
+            axis.annotate(
+                *(text, (1, 1)),
+                xycoords="axes fraction",
+                xytext=(-4, -6 - 14 * place),
+                textcoords="offset points",
+                color=_COLORS[place],
+                ha="right",
+                va="center",
+                fontsize=8.5,
+            )
+    return figure
+
+
 @contextlib.contextmanager
 def _figure(size: tuple[float, float]) -> Iterator["Figure"]:
     try:

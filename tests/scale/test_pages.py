@@ -63,6 +63,22 @@ def test_names_at_the_ends_never_cover_each_other():
     assert all(a[1] <= b[0] + 1 for a, b in zip(heights, heights[1:], strict=False))
 
 
+def test_histograms_draw_shares_that_count_by_weight():
+    rows = [{"of": "b", "x": x, "share": w} for x, w in ((0.1, 3), (0.9, 1), (5, 4))]
+    rows += [{"of": "a", "x": x, "share": 1} for x in (0.2, 0.3, None)]
+    bins = [0.0, 0.5, 1.0]
+    figure = figures.histograms(rows, value="x", lines="of", bins=bins, weight="share")
+    axis = figure.axes[0]
+    outlines = [patch.get_data().values for patch in axis.patches]
+    assert [t.get_text() for t in axis.texts] == ["b", "a"]
+    # Of eight, four lie beyond the bins; the outline of the first is filled.
+    np.testing.assert_allclose(outlines[0], [3 / 8, 1 / 8])
+    np.testing.assert_allclose(outlines[1], outlines[0])
+    np.testing.assert_allclose(outlines[2], [1.0, 0.0])
+    plain = figures.histograms(rows, value="x", lines="of", bins=bins).axes[0]
+    np.testing.assert_allclose(plain.patches[0].get_data().values, [1 / 3, 1 / 3])
+
+
 def test_panels_show_images_as_they_are_and_maps_from_zero():
     image, heat = np.full((4, 4, 3), 0.5), np.eye(4)
     figure = figures.panels(
