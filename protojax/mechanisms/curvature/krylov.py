@@ -102,13 +102,53 @@ def scaled(operator: Operator, key: Key) -> tuple[Operator, Array]:
     return operator._replace(product=lambda v: operator.product(v) / divisor), scale
 
 
+class Lanczos(NamedTuple):
+    """What an operator does on a Krylov space.
+
+    Attributes:
+      basis: `[S, N]`, orthonormal.
+      matrix: `[S, S]` the operator there, tridiagonal, with the random diagonal.
+      rest: `[N]` what the product with the last vector has outside of the space.
+      fresh: `[N]` the random diagonal that was added.
+    """
+
+    basis: Array
+    matrix: Array
+    rest: Array
+    fresh: Array
+
+
+def lanczos(operator: Operator, key: Key, steps: int) -> Lanczos:
+    """Lanczos with full reorthogonalization from a random vector.
+
+    A random diagonal just above rounding level is added to the operator: an operator of
+    low rank exhausts its Krylov space early, and goes on in a fresh direction instead
+    of dividing rounding errors by each other.
+
+    Args:
+      operator: of scale one, and of dimension N.
+      key: consumed.
+      steps: how many products, at most N.
+
+    Returns:
+      The space and the operator there.
+
+    >>> found = lanczos(flat(lambda v: 3 * v, jnp.ones(4)), jax.random.key(0), 4)
+    >>> bool(jnp.allclose(found.matrix, 3 * jnp.eye(4), atol=1e-4))
+    True
+    """
+    start_key, fresh_key = jax.random.split(key)
+    like = operator.like
+    fresh = 256 * jnp.finfo(like.dtype).eps
+    fresh *= jax.random.uniform(fresh_key, like.shape, like.dtype, -1, 1)
+    found = decomp.tridiag_sym(steps, custom_vjp=False)(
+        lambda v: operator.product(v) + fresh * v, _unit(start_key, like)
+    )
+    return Lanczos(found.Q_tall, found.J_small, found.residual, fresh)
+
+
 def space(operator: Operator, key: Key, steps: int) -> tuple[Array, Array]:
     """An orthonormal basis of a Krylov space, and the products with it.
-
-    Lanczos with full reorthogonalization from a random vector. A random diagonal just
-    above rounding level is added to the operator (and taken off the products again):
-    an operator of low rank exhausts its Krylov space early, and goes on in a fresh
-    direction instead of dividing rounding errors by each other.
 
     Args:
       operator: of scale one, and of a dimension N above `steps`.
@@ -122,16 +162,8 @@ def space(operator: Operator, key: Key, steps: int) -> tuple[Array, Array]:
     >>> bool(jnp.allclose(images, 3 * basis, atol=1e-6))
     True
     """
-    start_key, fresh_key = jax.random.split(key)
-    like = operator.like
-    fresh = 256 * jnp.finfo(like.dtype).eps
-    fresh *= jax.random.uniform(fresh_key, like.shape, like.dtype, -1, 1)
-    found = decomp.tridiag_sym(steps, custom_vjp=False)(
-        lambda v: operator.product(v) + fresh * v, _unit(start_key, like)
-    )
-    basis = found.Q_tall
-    images = (found.J_small @ basis).at[-1].add(found.residual) - basis * fresh[None]
-    return basis, images
+    basis, matrix, rest, fresh = lanczos(operator, key, steps)
+    return basis, (matrix @ basis).at[-1].add(rest) - basis * fresh[None]
 
 
 def raise_unless_sound(scale: Array, result: PyTree) -> None:
