@@ -1,8 +1,9 @@
 """One list of everything, on every kind of network, under `jit` and `vmap`.
 
-What is added to `ATTRIBUTIONS`, `ATTACKS` or `METRICS` is held to the contract: shapes,
-finite values, one trace, and for attacks ball, bounds, mask and never worse than the
-start. Each network is compiled once for all attributions, and once for all attacks.
+What is added to these lists is held to the contract: shapes, finite values, one trace,
+and for attacks ball, bounds, mask and never worse than the start. Each network is
+compiled once for all attributions, once for all attacks and objectives, once for all
+metrics.
 """
 
 import functools
@@ -35,12 +36,18 @@ ATTRIBUTIONS = {
     "lrp": attributions.lrp,
     "deep_taylor": attributions.deep_taylor,
     "guided_gradient": attributions.guided_gradient,
-    "grad_cam": functools.partial(attributions.grad_cam, layer="features"),
-    "guided_grad_cam": functools.partial(
-        attributions.guided_grad_cam, layer="features"
-    ),
 }
-ONLY_RELU = {"guided_gradient", "guided_grad_cam"}
+OF_A_LAYER = {
+    "grad_cam": attributions.grad_cam,
+    "guided_grad_cam": attributions.guided_grad_cam,
+    "class_activation": attributions.class_activation,
+    "conductance": functools.partial(attributions.conductance, steps=3),
+}
+NOT_FOR = {  # the transformer: it has no ReLU, and tokens in place of a feature map
+    "guided_gradient": "no ReLU",
+    "grad_cam": "Grad-CAM needs a feature map",
+    "guided_grad_cam": "Grad-CAM needs a feature map",
+}
 
 
 def plain():
@@ -79,7 +86,8 @@ def linen():
 
 
 def partial():
-    return jax.tree_util.Partial(Linen().apply, Linen().init(KEY, X))
+    model = models.ConvNet(classes=CLASSES, widths=(4, 4), groups=2)
+    return jax.tree_util.Partial(model.apply, model.init(KEY, X))
 
 
 class Nnx(nnx.Module):
@@ -102,6 +110,8 @@ def transformer():
     return lambda x: apply(x)
 
 
+LAYERS = dict.fromkeys(["plain", "linen", "nnx"], "features")
+LAYERS |= {"partial": "stage1", "transformer": "blocks.0"}
 NETS = {
     "plain": plain,
     "linen": linen,
@@ -116,6 +126,15 @@ def net(request):
     return request.param, NETS[request.param]()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Programs that run for milliseconds are not worth a compiler's efforts."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def counting(fn):
     """A function, and a list that grows whenever it is traced."""
     traces = []
@@ -127,49 +146,67 @@ def counting(fn):
     return counted, traces
 
 
-def explained(name, fn, x):
+def explained(attribution, fn, x):
     y = jnp.argmax(fn(x))
-    return ATTRIBUTIONS[name](lambda z: fn(z)[y], x)
-
-
-def names_for(kind):
-    if kind != "transformer":
-        return list(ATTRIBUTIONS)
-    # No ReLU to guide, no layer of pixels to look at, and no rule of LRP for attention.
-    return [
-        "gradient",
-        "input_x_gradient",
-        "integrated_gradients",
-        "smooth_gradient",
-    ] + ["deep_lift"]
+    return attribution(lambda z: fn(z)[y], x)
 
 
 def test_attributions_keep_the_contract(net):
     kind, fn = net
-    names = names_for(kind)
+    skipped = NOT_FOR if kind == "transformer" else {}
+    calls = ATTRIBUTIONS | {
+        name: functools.partial(attribution, layer=LAYERS[kind])
+        for name, attribution in OF_A_LAYER.items()
+    }
 
     def all_of(x):
-        return {name: explained(name, fn, x) for name in names}
+        return {
+            name: explained(attribution, fn, x)
+            for name, attribution in calls.items()
+            if name not in skipped
+        }
 
     counted, traces = counting(all_of)
     batched = jax.jit(jax.vmap(counted))
-    maps = batched(BATCH)
+    found = batched(BATCH)
     batched(BATCH / 2)
     assert len(traces) == 1
     one = jax.jit(all_of)(X)
-    for name in names:
-        assert maps[name].shape == BATCH.shape, name
-        assert jnp.all(jnp.isfinite(maps[name])), name
-        assert jnp.any(maps[name] != 0), name
-        scale = jnp.max(jnp.abs(one[name]))
+    layer = jax.eval_shape(activations.record(fn, [LAYERS[kind]]), X)[1][LAYERS[kind]]
+    shapes = {"conductance": layer.shape, "class_activation": layer.shape[:-1]}
+    for name, several in found.items():
+        assert several.shape == (2, *shapes.get(name, X.shape)), name
+        assert jnp.all(jnp.isfinite(several)) and jnp.any(several != 0), name
         # float32, summed in another order by the batched program
-        np.testing.assert_allclose(maps[name][0], one[name], atol=1e-4 * scale)
-        heat = attributions.heatmap(one[name])
-        assert heat.shape == (SIZE, SIZE) and jnp.all(heat >= 0)
-        np.testing.assert_allclose(jnp.sum(heat), 1, rtol=1e-5)
+        scale = jnp.max(jnp.abs(one[name]))
+        np.testing.assert_allclose(several[0], one[name], atol=1e-4 * scale)
+    for name, why in skipped.items():
+        with pytest.raises(ValueError, match=why):
+            jax.eval_shape(functools.partial(explained, calls[name], fn), X)
 
 
-def attacked(fn, x, radius):
+def test_maps_are_non_negative_and_sum_to_one():
+    maps = jax.vmap(attributions.heatmap)(jax.random.normal(KEY, (5, 4, 6, 3)))
+    assert maps.shape == (5, 4, 6) and jnp.all(maps >= 0)
+    np.testing.assert_allclose(jnp.sum(maps, axis=(1, 2)), 1, rtol=1e-5)
+
+
+def test_everything_public_is_on_a_list():
+    quadratures = {"Quadrature", "left", "right", "midpoint", "trapezoid"}
+    others = quadratures | {"gauss_legendre", "heatmap"}
+    assert {*attributions.__all__} - others == {*ATTRIBUTIONS, *OF_A_LAYER}
+    assert {*metrics.__all__} - {"Curve", "class_entry"} == {*METRICS, *OF_A_NETWORK}
+    built = {
+        name
+        for name, value in vars(objectives).items()
+        if getattr(value, "__module__", "") == objectives.__name__
+    }
+    assert built - {"label_kept"} == OBJECTIVES
+    assert {*attacks.__all__} - {"COMPASS"} <= ATTACKS
+
+
+def explanations(fn, x):
+    """Of the class that is predicted: the gradient map of a network and of its twin."""
     y = jnp.argmax(fn(x))
     try:
         smooth = activations.replace(fn, activations.softplus(10.0))
@@ -180,97 +217,151 @@ def attacked(fn, x, radius):
         lambda z, f=f: attributions.heatmap(attributions.gradient(lambda u: f(u)[y], z))
         for f in (fn, smooth)
     )
-    score = lambda z: smooth(z)[y]
+    return explain, twin, lambda z: smooth(z)[y]
+
+
+def attacked(fn, x, radius):
+    """Each attack's result, and what it chose by."""
+    explain, twin, score = explanations(fn, x)
     before = explain(x)
     climb = {"radius": radius, "step_size": radius / 2, "steps": 3}
     objective = objectives.top_k(twin, before, k=9)
+    shift = lambda z: metrics.center_shift(before, explain(z))
     region = jnp.zeros_like(before).at[: SIZE // 2].set(1)
     mask = jnp.ones((SIZE, SIZE)).at[0].set(0)
-    return {
-        "pgd": (objective, attacks.pgd(objective, x, **climb)),
-        "masked": (objective, attacks.pgd(objective, x, mask=mask, key=KEY, **climb)),
-        "l2": (objective, attacks.pgd(objective, x, norm="l2", **climb)),
-        "random_sign": (
-            objective,
-            attacks.random_sign(objective, x, radius=radius, key=KEY, samples=3),
+    recipe = {"twin": twin, **climb}
+    randomly = lambda z, *, key: twin(z + 0.01 * jax.random.normal(key, z.shape))
+    signs = functools.partial(attacks.random_sign, radius=radius, key=KEY, samples=3)
+    vectors = {"radius": radius, "key": KEY, "steps": 4}
+    chosen_by = {
+        "top_k": objectives.top_k(explain, before, k=9),
+        "targeted": objectives.linear(explain, region),
+        "mass_center": shift,
+        "mass_center_truncated": shift,
+    }
+    found = {
+        "pgd": attacks.pgd(objective, x, mask=mask, key=KEY, **climb),
+        "l2": attacks.pgd(objective, x, mask=mask, norm="l2", **climb),
+        "random_sign": signs(objective, x),
+        "random_walk": attacks.random_walk(objective, x, key=KEY, **climb),
+        "eigenvector": attacks.eigenvector(objective, x, score=score, **vectors),
+        "singular_vector": attacks.singular_vector(
+            objective, x, explain=twin, **vectors
         ),
-        "random_walk": (objective, attacks.random_walk(objective, x, key=KEY, **climb)),
-        "eigenvector": (
-            objective,
-            attacks.eigenvector(
-                objective, x, score=score, radius=radius, key=KEY, steps=4
-            ),
+        "top_k": attacks.top_k(fn, explain, x, k=9, **recipe),
+        "targeted": attacks.targeted(
+            fn, explain, x, target=region, twin=randomly, noise=KEY, **climb
         ),
-        "top_k": (
-            objectives.top_k(explain, before, k=9),
-            attacks.top_k(fn, explain, x, k=9, twin=twin, **climb),
-        ),
-        "targeted": (
-            objectives.linear(explain, region),
-            attacks.targeted(fn, explain, x, target=region, twin=twin, **climb),
-        ),
-        "mass_center": (
-            lambda z: metrics.center_shift(before, explain(z)),
-            attacks.mass_center(fn, explain, x, twin=twin, **climb),
-        ),
-        "mass_center_truncated": (
-            lambda z: metrics.center_shift(before, explain(z)),
-            attacks.mass_center_truncated(fn, explain, x, twin=twin, **climb),
+        "mass_center": attacks.mass_center(fn, explain, x, **recipe),
+        "mass_center_truncated": attacks.mass_center_truncated(
+            fn, explain, x, **recipe
         ),
     }
+    return {name: (chosen_by.get(name, objective), out) for name, out in found.items()}
 
 
-def test_attacks_keep_the_contract(net):
+ATTACKS = {"pgd", "random_sign", "random_walk", "eigenvector", "singular_vector"}
+ATTACKS |= {"top_k", "targeted", "mass_center", "mass_center_truncated"}
+KEEP_THE_LABEL = ("top_k", "targeted", "mass_center", "mass_center_truncated")
+
+
+def objectives_at(fn, x):
+    """A function of an image that gives all objectives, and looks at each map once."""
+    explain, twin, _ = explanations(fn, x)
+    a, y = explain(x), jnp.argmax(fn(x))
+
+    def at(z):
+        saliency, logits = twin(z), fn(z)
+        seen, scores = lambda _: saliency, lambda _: logits
+        built = {  # `label_kept` is apart: it is not to be climbed
+            "linear": objectives.linear(seen, a),
+            "top_k": objectives.top_k(seen, a, k=9),
+            "mass_center": objectives.mass_center(seen, jnp.array([1.0, 0.0])),
+            "center_distance": objectives.center_distance(seen, jnp.zeros(2)),
+            "target_map": objectives.target_map(seen, a[::-1]),
+            "logit": objectives.logit(scores, y),
+            "cross_entropy": objectives.cross_entropy(scores, y),
+            "margin": objectives.margin(scores, y),
+        }
+        return {name: objective(z) for name, objective in built.items()}
+
+    return at
+
+
+OBJECTIVES = {"linear", "top_k", "mass_center", "center_distance", "target_map"}
+OBJECTIVES |= {"logit", "cross_entropy", "margin"}
+
+
+def test_attacks_and_objectives_keep_the_contract(net):
     _, fn = net
 
     def all_of(x, radius):
-        found = attacked(fn, x, radius)
-        kept = jnp.argmax(fn(x))
-        return {
+        label = jnp.argmax(fn(x))
+        results = {
             name: {
                 "x": out.x,
                 "value": out.value,
                 "again": objective(out.x),
                 "start": objective(x),
                 "trace": out.trace,
-                "label_kept": jnp.argmax(fn(out.x)) == kept,
+                "label_kept": jnp.argmax(fn(out.x)) == label,
                 "stalled": out.stalled,
             }
-            for name, (objective, out) in found.items()
+            for name, (objective, out) in attacked(fn, x, radius).items()
         }
+        at = objectives_at(fn, x)
+        values, slopes = at(x), jax.jacrev(at)(x)
+        lengths = jax.tree.map(jnp.linalg.norm, slopes)
+        steps = [1e-3 * slopes[name] / lengths[name] for name in values]
+        above = jax.vmap(at)(x[None] + jnp.stack(steps))
+        climbed = {
+            name: {"value": value, "length": lengths[name], "up": above[name][place]}
+            for place, (name, value) in enumerate(values.items())
+        }
+        kept = objectives.label_kept(jnp.sum, fn, x)
+        other = {"same": jnp.argmax(fn(1 - x)) == label, "value": kept(1 - x)}
+        return results, climbed, {"here": kept(x) - jnp.sum(x), "there": other}
 
     counted, traces = counting(all_of)
     program = jax.jit(jax.vmap(counted, (0, None)))
     program(BATCH, RADIUS / 2)
-    found = program(BATCH, RADIUS)
+    found, climbed, kept = program(BATCH, RADIUS)
     assert len(traces) == 1
+    assert {*found} == ATTACKS | {"l2"}
+    assert {*climbed} == OBJECTIVES
     for name, out in found.items():
-        change = out["x"] - BATCH
-        assert jnp.all((out["x"] >= 0) & (out["x"] <= 1)), name
-        if name == "l2":
-            assert jnp.all(
-                jnp.linalg.norm(change.reshape(2, -1), axis=1) < RADIUS * 1.00001
-            )
-        else:
-            assert jnp.all(jnp.abs(change) <= RADIUS * (1 + 1e-6)), name
-        assert jnp.all(jnp.isfinite(out["trace"])), name
-        assert not jnp.any(out["stalled"]), name
-        if name in ("pgd", "masked", "l2", "top_k"):
-            assert jnp.any(change != 0), name
-        slack = 1e-5 * (1 + jnp.abs(out["start"]))  # float32, compiled twice
-        assert jnp.all(out["value"] >= out["start"] - slack), name
-        np.testing.assert_allclose(out["value"], out["again"], rtol=1e-3, atol=1e-4)
-        if name in ("top_k", "targeted", "mass_center", "mass_center_truncated"):
-            assert jnp.all(out["label_kept"]), name
-    assert jnp.all((found["masked"]["x"] - BATCH)[:, 0] == 0)
+        check_attack(name, out)
+    for name in ("pgd", "l2"):
+        assert jnp.all((found[name]["x"] - BATCH)[:, 0] == 0)  # the mask
+    for name, out in climbed.items():
+        assert out["value"].shape == (2,), name
+        assert jnp.all(jnp.isfinite(out["length"]) & (out["length"] > 0)), name
+        assert jnp.all(out["up"] > out["value"]), name
+    there = jnp.where(kept["there"]["same"], jnp.sum(1 - BATCH, (1, 2, 3)), -jnp.inf)
+    np.testing.assert_allclose(kept["here"], 0, atol=1e-4)
+    np.testing.assert_allclose(kept["there"]["value"], there, rtol=1e-5)
 
 
-def maps(count=2):
-    keys = jax.random.split(KEY, count)
-    return [attributions.heatmap(jax.random.normal(k, (SIZE, SIZE, 3))) for k in keys]
+def check_attack(name, out):
+    change = out["x"] - BATCH
+    assert jnp.all((out["x"] >= 0) & (out["x"] <= 1)), name
+    if name == "l2":
+        length = jnp.linalg.norm(change.reshape(2, -1), axis=1)
+        assert jnp.all(length < RADIUS * 1.00001)
+    else:
+        assert jnp.all(jnp.abs(change) <= RADIUS * (1 + 1e-6)), name
+    assert jnp.all(jnp.isfinite(out["trace"])), name
+    assert not jnp.any(out["stalled"]), name
+    if name in ("pgd", "l2", "top_k"):
+        assert jnp.any(change != 0), name
+    slack = 1e-5 * (1 + jnp.abs(out["start"]))  # float32, compiled twice
+    assert jnp.all(out["value"] >= out["start"] - slack), name
+    np.testing.assert_allclose(out["value"], out["again"], rtol=1e-3, atol=1e-4)
+    if name in KEEP_THE_LABEL:
+        assert jnp.all(out["label_kept"]), name
 
 
-METRICS = {
+METRICS = {  # of two maps, and what they are of two equal ones
     "top_k_intersection": (functools.partial(metrics.top_k_intersection, k=9), 1.0),
     "rank_correlation": (metrics.rank_correlation, 1.0),
     "kendall": (metrics.kendall, 1.0),
@@ -281,36 +372,59 @@ METRICS = {
 }
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_metrics_keep_the_contract(name):
-    metric, best = METRICS[name]
-    a, b = maps()
-    program = jax.jit(jax.vmap(metric))
-    same, other = program(jnp.stack([a, a]), jnp.stack([a, b]))
-    np.testing.assert_allclose(same, best, atol=1e-6)
-    assert jnp.isfinite(other) and other.shape == ()
-    assert (other < best) if best else (other >= best)
-    np.testing.assert_allclose(other, metric(a, b), rtol=1e-5, atol=1e-6)
+OF_A_NETWORK = {"confidence", "deletion", "insertion", "max_sensitivity"}
+OF_A_NETWORK |= {"local_lipschitz", "center_of_mass", "top_k_mask"}
 
 
-OBJECTIVES = {
-    "linear": lambda explain, a: objectives.linear(explain, a),
-    "top_k": lambda explain, a: objectives.top_k(explain, a, k=9),
-    "mass_center": lambda explain, _: objectives.mass_center(
-        explain, jnp.array([1.0, 0.0])
-    ),
-    "center_distance": lambda explain, _: objectives.center_distance(
-        explain, jnp.array([0.0, 0.0])
-    ),
-    "target_map": lambda explain, a: objectives.target_map(explain, a[::-1]),
-}
+def test_metrics_keep_the_contract(net):
+    _, fn = net
+
+    def all_of(x):
+        explain, _, _ = explanations(fn, x)
+        a, b, y = explain(x), explain(1 - x), jnp.argmax(fn(x))
+        near = {"radius": RADIUS, "key": KEY, "samples": 2}
+        pairs = {
+            name: (metric(a, a), metric(a, b)) for name, (metric, _) in METRICS.items()
+        }
+        quality = {
+            "confidence": metrics.confidence(fn, x, y),
+            "without": metrics.confidence(fn, jnp.zeros_like(x), y),
+            "deletion": metrics.deletion(fn, x, a, y, steps=4),
+            "insertion": metrics.insertion(fn, x, a, y, steps=4),
+            "max_sensitivity": metrics.max_sensitivity(explain, x, **near),
+            "local_lipschitz": metrics.local_lipschitz(explain, x, **near),
+            "center_of_mass": metrics.center_of_mass(a),
+            "top_k_mask": metrics.top_k_mask(a, k=9),
+        }
+        return pairs, quality
+
+    counted, traces = counting(all_of)
+    program = jax.jit(jax.vmap(counted))
+    program(BATCH / 2)
+    pairs, found = program(BATCH)
+    assert len(traces) == 1
+    assert {*found} == OF_A_NETWORK | {"without"}
+    for name, (_, best) in METRICS.items():
+        same, other = pairs[name]
+        np.testing.assert_allclose(same, best, atol=1e-6, err_msg=name)
+        assert other.shape == (2,) and jnp.all(jnp.isfinite(other)), name
+        assert jnp.all((other < best) if best else (other >= best)), name
+    first, last = found["confidence"], found["without"]
+    assert jnp.all((first > 0) & (first < 1))
+    for name, ends in (("deletion", (first, last)), ("insertion", (last, first))):
+        values, area = found[name]
+        np.testing.assert_allclose(values[:, [0, -1]].T, ends, rtol=1e-4)
+        assert jnp.all((values > 0) & (values < 1)) and jnp.all((area > 0) & (area < 1))
+    for name in ("max_sensitivity", "local_lipschitz"):
+        assert found[name].shape == (2,) and jnp.all(jnp.isfinite(found[name])), name
+        assert jnp.all(found[name] >= 0), name
+    center = found["center_of_mass"]
+    assert center.shape == (2, 2) and jnp.all((center >= 0) & (center <= SIZE - 1))
+    assert jnp.all(jnp.sum(found["top_k_mask"], (1, 2)) == 9)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_a_small_step_up_the_gradient_raises_an_objective(name):
-    explain = lambda z: attributions.heatmap(z**2)
-    objective = OBJECTIVES[name](explain, explain(X))
-    value, slope = jax.jit(jax.value_and_grad(objective))(X)
-    length = jnp.linalg.norm(slope)
-    assert value.shape == () and jnp.isfinite(length) and length > 0
-    assert objective(X + 1e-2 * slope / length) > value
+def test_everything_public_is_on_these_lists():
+    """A new name of the library must be added here, or said to be something else."""
+    helpers = {"Quadrature", "midpoint", "left", "right", "trapezoid"}
+    helpers |= {"gauss_legendre", "heatmap"}
+    assert set(attributions.__all__) - helpers == {*ATTRIBUTIONS, *OF_A_LAYER}
