@@ -5,7 +5,36 @@ Each is loaded when it is first asked for.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; nothing is loaded
+    from protojax import contracts as contracts, models as models
+    from protojax.mechanisms import (
+        ascent as ascent,
+        curvature as curvature,
+        images as images,
+        lowering as lowering,
+        ranks as ranks,
+        tracing as tracing,
+    )
+    from protojax.methods import (
+        activations as activations,
+        attacks as attacks,
+        attributions as attributions,
+        influence as influence,
+        metrics as metrics,
+        objectives as objectives,
+    )
+    from protojax.scale import (
+        checkpoints as checkpoints,
+        data as data,
+        figures as figures,
+        pages as pages,
+        parts as parts,
+        report as report,
+        sweeps as sweeps,
+        training as training,
+    )
 
 __version__ = "0.1.0"
 
@@ -23,6 +52,7 @@ _MODULES = {
     "objectives": "methods",  # what an attack climbs
     "attacks": "methods",  # (objective, x) -> Ascent, and the papers' recipes
     "metrics": "methods",  # how far a map moved
+    "influence": "methods",  # which training examples a prediction leans on
     # models: the only import of Flax
     "models": "",
     # scale: data, devices, disk
@@ -46,4 +76,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_MODULES]
+    return [*(name for name in globals() if name.startswith("__")), *_MODULES]
