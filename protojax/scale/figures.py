@@ -7,7 +7,7 @@ end; the numbers come from `report`.
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -41,6 +41,7 @@ def curves(
     values: Sequence[str],
     chance: Mapping[str, float] | None = None,
     names: Mapping[Any, str] | None = None,
+    logarithmic: Literal["", "x", "y", "xy"] = "",
 ) -> "Figure":
     """One panel for each value, against a number, with one line per method.
 
@@ -53,6 +54,7 @@ def curves(
       values: the columns to draw, a panel each.
       chance: what chance would give, by column.
       names: how columns and values are written, where not as they are.
+      logarithmic: which axes are; what is not above zero is then not drawn.
 
     Returns:
       A matplotlib figure.
@@ -78,12 +80,13 @@ def curves(
                 color = _COLORS[place % len(_COLORS)]
                 line = [n for n in chosen if n[lines] == key]
                 end = _line(axis, line, x, color)
-                if end is not None:
+                if end is not None and (end > 0 or "y" not in logarithmic):
                     ends.append((end, report.label(key, names), color))
             if value in chance:
                 axis.axhline(chance[value], color=_QUIET, lw=1, ls=(0, (4, 3)))
                 ends.append((chance[value], "chance", _QUIET))
-            _frame(axis, sorted({n[x] for n in chosen}), report.label(x, names))
+            ticks = sorted({n[x] for n in chosen})
+            _frame(axis, ticks, report.label(x, names), logarithmic)
             axis.set_title(report.label(value, names), loc="left", fontsize=10.5)
             _name_ends(axis, ends)
     return figure
@@ -262,7 +265,9 @@ def spectrum(
         axis.set_xlim(grid[0], grid[-1])
         axis.set_xlabel(name)
         axis.set_ylabel("density")
-        texts = ["density", f"{len(outliers)} known one by one"][: 1 + bool(outliers)]
+        texts = ["density", f"{len(outliers)} known one by one"][
+            : 1 + (len(outliers) > 0)
+        ]
         for place, text in enumerate(texts):
             axis.annotate(
                 *(text, (1, 1)),
@@ -304,36 +309,42 @@ def _line(axis: "Axes", numbers: list[dict], x: str, color: str) -> float | None
     return mean[-1] if mean else None
 
 
-def _frame(axis: "Axes", ticks: list[float], name: str) -> None:
+def _frame(axis: "Axes", ticks: list[float], name: str, logarithmic: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color=_FAINT, lw=0.6)
     axis.set_axisbelow(True)
     labels = [report.label(tick, {}) for tick in ticks]
     if all(text.endswith("/255") for text in labels):
         name, labels = f"{name} (/255)", [text[:-4] for text in labels]
+    if "x" in logarithmic:
+        axis.set_xscale("log")
     axis.set_xticks(ticks, labels)
+    axis.xaxis.minorticks_off()
     axis.set_xlabel(name)
+    if "y" in logarithmic:
+        axis.set_yscale("log")
+        return
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, 0.0), high)
 
 
 def _name_ends(axis: "Axes", ends: list[tuple[float, str, str]]) -> None:
     """Names right of the lines' ends, pushed apart until none covers another."""
-    bottom, top = axis.get_ylim()
-    apart = (top - bottom) * 0.075
-    ends = sorted(ends)
+    upright = axis.transData + axis.transAxes.inverted()  # heights from 0 to 1
+    ends = sorted((upright.transform((1, end))[1], *rest) for end, *rest in ends)
+    apart = 0.075
     heights: list[float] = []
     for height, _, _ in ends:
         heights.append(max(height, heights[-1] + apart) if heights else height)
-    over = heights[-1] - top if heights else 0.0
+    over = heights[-1] - 1 if heights else 0.0
     for place in range(len(heights) - 1, -1, -1):  # back below the upper edge
         if over > 0:
-            above = heights[place + 1] if place + 1 < len(heights) else top + apart
+            above = heights[place + 1] if place + 1 < len(heights) else 1 + apart
             heights[place] = min(heights[place], above - apart)
     for height, (_, name, color) in zip(heights, ends, strict=True):
         axis.annotate(
             *(name, (1, height)),
-            xycoords=("axes fraction", "data"),
+            xycoords="axes fraction",
             xytext=(6, 0),
             textcoords="offset points",
             color=color,

@@ -63,6 +63,25 @@ def test_names_at_the_ends_never_cover_each_other():
     assert all(a[1] <= b[0] + 1 for a, b in zip(heights, heights[1:], strict=False))
 
 
+def test_names_stand_at_the_ends_of_logarithmic_lines():
+    rows = [
+        {"id": 0, "attack": name, "radius": r, "x": r**power}
+        for name, power in (("linear", 1), ("steep", 3))
+        for r in (0.01, 0.1, 1.0, 10.0)
+    ]
+    figure = figures.curves(
+        rows, x="radius", lines="attack", values=["x"], logarithmic="xy"
+    )
+    (axis,) = figure.axes
+    figure.canvas.draw()
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    for text, end in zip(axis.texts, (10.0, 1000.0), strict=True):
+        box = text.get_window_extent()
+        height = axis.transData.transform((1, end))[1]
+        assert box.y0 < height < box.y1
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["0.01", "0.1", "1", "10"]
+
+
 def test_histograms_draw_shares_that_count_by_weight():
     rows = [{"of": "b", "x": x, "share": w} for x, w in ((0.1, 3), (0.9, 1), (5, 4))]
     rows += [{"of": "a", "x": x, "share": 1} for x in (0.2, 0.3, None)]
@@ -77,6 +96,31 @@ def test_histograms_draw_shares_that_count_by_weight():
     np.testing.assert_allclose(outlines[2], [1.0, 0.0])
     plain = figures.histograms(rows, value="x", lines="of", bins=bins).axes[0]
     np.testing.assert_allclose(plain.patches[0].get_data().values, [1 / 3, 1 / 3])
+
+
+def test_a_spectrum_shows_one_eigenvalue_of_many_and_its_band():
+    grid = np.linspace(-1, 10, 300)
+    bulk = np.exp(-(grid**2) / 0.08) + 1e-5 * np.exp(-((grid - 8) ** 2) / 0.08)
+    figure = figures.spectrum(
+        grid, bulk, low=bulk / 2 - 1e-9, high=2 * bulk, outliers=np.array([8.0])
+    )
+    axis = figure.axes[0]
+    assert axis.get_yscale() == "log"
+    least, top = axis.get_ylim()
+    assert least == pytest.approx(1e-7 * bulk.max()) and top > 2 * bulk.max()
+    line, marks = axis.lines
+    np.testing.assert_allclose(line.get_ydata(), np.maximum(bulk, least))
+    assert marks.get_xdata() == [8.0]
+    assert float(marks.get_ydata()[0]) == pytest.approx(1e-5, rel=0.05)
+    (band,) = (c for c in axis.collections if len(c.get_paths()[0].vertices) > 300)
+    assert band.get_paths()[0].vertices[:, 1].min() >= least * 0.999
+    assert [t.get_text() for t in axis.texts] == ["density", "1 known one by one"]
+    bare = figures.spectrum(grid, bulk).axes[0]
+    assert len(bare.lines) == 1 and [t.get_text() for t in bare.texts] == ["density"]
+    with pytest.raises(ValueError, match="peak of 0 .*pass one density above zero"):
+        figures.spectrum(grid, 0 * bulk)
+    with pytest.raises(ValueError, match="the shapes .*one density above zero for"):
+        figures.spectrum(grid[1:], bulk)
 
 
 def test_panels_show_images_as_they_are_and_maps_from_zero():
