@@ -69,10 +69,41 @@ def test_the_package_is_a_map_of_its_modules():
 
 
 def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, protojax; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    loaded = done.stdout.decode().split()
+    assert [name for name in loaded if name.startswith("protojax")] == ["protojax"]
+    assert "jax" not in loaded and "numpy" not in loaded
+
+
+def test_type_checkers_see_the_modules_that_there_are():
     tree = ast.parse((ROOT / "protojax/__init__.py").read_text())
-    imported = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
-    names = {a.name for node in imported for a in node.names}
-    assert names == {"importlib", "Any"}
+    (checked,) = [node for node in tree.body if isinstance(node, ast.If)]
+    assert ast.unparse(checked.test) == "TYPE_CHECKING"
+    found = {
+        alias.name: node.module.removeprefix("protojax").removeprefix(".")
+        for node in checked.body
+        for alias in node.names
+        if alias.asname == alias.name  # which makes it a name of the package
+    }
+    assert found == protojax._MODULES
+    names = {name for name in dir(protojax) if not name.startswith("__")}
+    assert names == {*protojax._MODULES}
+
+
+@pytest.mark.slow
+def test_the_types_of_the_package_reach_its_users(tmp_path):
+    code = "import protojax\nfrom protojax import attacks\n"
+    code += "reveal_type(attacks.pgd)\nreveal_type(protojax.metrics.linf)\n"
+    code += "protojax.metrics.nonsense\n"
+    (tmp_path / "user.py").write_text(code)
+    command = [sys.executable, "-m", "mypy", "--config-file", ROOT / "setup.cfg"]
+    command += ["--cache-dir", tmp_path, tmp_path / "user.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True)
+    text = done.stdout.decode()
+    assert "def (objective: def (Any) -> jax._src.basearray.Array" in text
+    assert "def (a: jax._src.basearray.Array, b: jax._src" in text
+    assert 'Module has no attribute "nonsense"' in text
 
 
 @pytest.mark.slow

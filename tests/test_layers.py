@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "methods": {"contracts", "mechanisms", "methods"},
     "models": {"contracts", "mechanisms", "models"},
     "scale": {"contracts", "mechanisms", "scale"},
-    "__init__": set(),
+    "__init__": {"contracts", "mechanisms", "methods", "models", "scale"},  # for types
 }
 ONLY_IN = {"flax": "models", "orbax": "scale/checkpoints.py"}
 

@@ -258,9 +258,9 @@ def spectrum(
         axis.plot(grid, drawn, color=_COLORS[0], lw=1.6, zorder=3)
         if len(outliers):
             tops = np.interp(outliers, grid, drawn)
-            style = {"color": _COLORS[1], "zorder": 4}
-            axis.vlines(outliers, least, tops, lw=0.9, **style)
-            axis.plot(outliers, tops, ls="none", marker="v", ms=4.5, **style)
+            color = _COLORS[1]
+            axis.vlines(outliers, least, tops, lw=0.9, color=color, zorder=4)
+            axis.plot(outliers, tops, "v", ms=4.5, color=color, zorder=4)
         axis.set_ylim(least, 3 * max(peak, *(float(np.max(end)) for end in ends), 0.0))
         axis.set_xlim(grid[0], grid[-1])
         axis.set_xlabel(name)

@@ -622,10 +622,9 @@ def test_noise_is_drawn_anew_at_every_step(name):
     one = functools.partial(random, key=jax.random.key(7))
     still = SMALL | {"step_size": 1e-9}  # so that nothing but the draw can change
     run = functools.partial(RECIPES[name], fn, one, x, **still)
-    np.testing.assert_array_equal(run(twin=one).trace, run(twin=one).trace[0])
-    drawn = run(twin=random, noise=KEY).trace
+    fixed, drawn = run(twin=one).trace, run(twin=random, noise=KEY).trace
+    np.testing.assert_array_equal(fixed, fixed[0])
     assert len(np.unique(drawn)) == SMALL["steps"]
-    np.testing.assert_array_equal(drawn, run(twin=random, noise=KEY).trace)
     with pytest.raises(ValueError, match="`noise` is for a `twin` that takes a `key`"):
         run(noise=KEY)
 
@@ -660,8 +659,11 @@ def test_a_climb_on_one_draw_of_noise_overfits_it():
     other = jax.vmap(gained, (None, 0))
     # A step along the shared slope gains 0.01 * 64 * 0.1 = 0.064, and along one draw
     # 0.064 E|1 + 3 n| = 0.16 of its own, of which 0.064 (2 F(1/3) - 1) = 0.017 stays.
+    # The sum of 100 draws has the sign of the shared slope but for 1 in 2000 pixels.
     assert gained(one.x, own) > 0.12 > 0.08 > gained(fresh.x, own)
-    assert jnp.mean(other(one.x, unseen)) < 0.03 < jnp.mean(other(fresh.x, unseen))
+    assert (
+        jnp.mean(other(one.x, unseen)) < 0.03 < 0.05 < jnp.mean(other(fresh.x, unseen))
+    )
 
 
 def test_noise_needs_what_iterates_are_compared_by():

@@ -62,9 +62,9 @@ def cross_entropy_eigenpairs(predict: Fn, x: PyTree) -> Eigenpairs:
         rows = jax.lax.map(pull, jnp.eye(logits.size, dtype=logits.dtype))
         # Differences to the likeliest class are small for themselves where their mean
         # is small; those of the rows would be rounding errors.
-        rows = rows - rows[jnp.argmax(logits)]
+        rows = rows - rows[jnp.argmax(logits)][None]
         log_p = jax.nn.log_softmax(logits)
-        centered = rows - jnp.exp(log_p) @ rows
+        centered = rows - (jnp.exp(log_p) @ rows)[None]
         factor = jnp.exp(log_p / 2)[:, None] * centered
         # Not the Gram matrix: a confident prediction has eigenvalues of many orders.
         basis, triangle = jnp.linalg.qr(factor.T)

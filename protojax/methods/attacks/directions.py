@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from protojax.contracts import Array, ArrayLike, Explain, Key, MatVec, Objective, Score
-from protojax.mechanisms import ascent, curvature, lowering
+from protojax.contracts import Array, ArrayLike, Explain, Key, Objective, Score
+from protojax.mechanisms import ascent, curvature
 from protojax.methods.attacks import search
 
 _BISECTIONS = 30  # of an angle: down to the rounding of float32
@@ -86,19 +86,19 @@ def eigenvector(
     """
     chex.assert_rank(x, 3)
     allowed = _allowed(x, radius, norm, mask, keep)
-    product = functools.partial(curvature.hvp, score, x)
-    square = _squared(product, product, allowed.inside)
-    everywhere = ascent.known(mask) and np.all(np.asarray(mask) > 0)
-    values, vectors = curvature.top_eigenpairs(
-        product if everywhere and keep is None else square,
-        x,
-        key=key,
-        num=num,
-        steps=steps,
-    )[:2]
+    hessian = curvature.hessian(score, x)
+    operator = _restricted(curvature.Jacobian(hessian, hessian), allowed)
+    if keep is None and ascent.known(mask) and np.all(np.asarray(mask) > 0):
+        values, vectors, _ = curvature.top_eigenpairs(
+            hessian, x, key=key, num=num, steps=steps
+        )
+    else:
+        values, _, vectors, _ = curvature.top_singular(
+            operator, x, key=key, num=num, steps=steps
+        )
     stalled = ~jnp.any(values != 0)
     return _follow(
-        objective, x, vectors, square, allowed, rounds=rounds, stalled=stalled
+        objective, x, vectors, operator, allowed, rounds=rounds, stalled=stalled
     )
 
 
@@ -159,19 +159,11 @@ def singular_vector(
     """
     chex.assert_rank(x, 3)
 
-    def product(v: Array) -> Array:
-        return jax.jvp(explain, (x,), (v,))[1]
-
-    def transpose(u: Array) -> Array:
-        return jax.vjp(explain, x)[1](u)[0]
-
     allowed = _allowed(x, radius, norm, mask, keep)
-    square = _squared(product, transpose, allowed.inside)
-    squares, vectors = curvature.top_eigenpairs(
-        square, x, key=key, num=num, steps=steps
-    )[:2]
+    operator = _restricted(curvature.jacobian(explain, x), allowed)
+    found = curvature.top_singular(operator, x, key=key, num=num, steps=steps)
     still = _ROUNDING * jnp.finfo(x.dtype).eps * jnp.linalg.norm(explain(x))
-    stalled = jnp.max(squares) * x.size <= still**2
+    stalled = jnp.max(found.values) * x.size**0.5 <= still
     if ascent.known(stalled) and stalled:
         raise ascent.Stalled(
             "the map does not move to first order: its Jacobian is zero, or at rounding"
@@ -180,7 +172,7 @@ def singular_vector(
             "linear model's or a single neuron's normalized one not at all"
         )
     return _follow(
-        objective, x, vectors, square, allowed, rounds=rounds, stalled=stalled
+        objective, x, found.right, operator, allowed, rounds=rounds, stalled=stalled
     )
 
 
@@ -241,18 +233,19 @@ def _level(furthest: Callable[[Array], Array], normal: Array, c: Array) -> Array
     return jnp.where(jnp.any(normal != 0), low + share * (high - low), furthest(c))
 
 
-def _squared(
-    product: MatVec, transpose: MatVec, inside: Callable[[Array], Array]
-) -> MatVec:
-    """An operator's product with its transpose, among allowed perturbations."""
-    return lambda v: inside(transpose(product(inside(v))))
+def _restricted(operator: curvature.Jacobian, allowed: _Allowed) -> curvature.Jacobian:
+    """An operator on allowed perturbations."""
+    return curvature.Jacobian(
+        lambda v: operator.forward(allowed.inside(v)),
+        lambda u: allowed.inside(operator.transpose(u)),
+    )
 
 
 def _follow(
     objective: Objective,
     x: Array,
     vectors: Array,
-    square: MatVec,
+    operator: curvature.Jacobian,
     allowed: _Allowed,
     *,
     rounds: int,
@@ -262,10 +255,9 @@ def _follow(
     if rounds < 0:
         raise ValueError(f"`rounds` is {rounds}: pass zero or more")
     signed = jnp.stack([vectors, -vectors], axis=1).reshape(-1, *x.shape)
-    turned = lowering.canonical(square)
 
     def on(change: Array, _: None) -> tuple[Array, None]:
-        return allowed.furthest(turned(change)), None
+        return allowed.furthest(operator.transpose(operator.forward(change))), None
 
     def image(vector: Array) -> Array:
         start = allowed.furthest(vector)

@@ -40,7 +40,8 @@ def pgd(
       transform: a random change of each iterate before the objective sees it.
       key: consumed; with it the climb starts at a random point of the ball.
       noise: consumed; with it the objective is random, `objective(z, key=...)`, and
-        gets another key at every step. It needs a `select` that is not.
+        gets another key at every step. Steps then follow the sum of all gradients so
+        far, in which noise averages out. It needs a `select` that is not random.
       select: `[H, W, C] -> []`, by which the best iterate is chosen, `x` itself among
         them; the objective by default.
 
@@ -55,6 +56,7 @@ def pgd(
 
     References:
       Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018.
+      Dong et al., Boosting Adversarial Attacks with Momentum, 2018, for the sum.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.full((1, 2, 1), 0.5)
@@ -84,10 +86,11 @@ def pgd(
     def masked(z: Array, **draw: Key) -> Array:
         return objective(jnp.where(mask > 0, z, x), **draw)
 
+    step = signed if norm == "linf" else optax.chain(unit, optax.sgd(step_size))
     out = ascent.ascend(
         masked if noise is None else lambda seen: masked(seen[0], key=seen[1]),
         start,
-        optimizer=signed if norm == "linf" else optax.chain(unit, optax.sgd(step_size)),
+        optimizer=step if noise is None else optax.chain(optax.trace(1.0), step),
         steps=steps,
         project=project,
         transform=transform if noise is None else _with_draw(transform),

@@ -60,7 +60,8 @@ def projected(
     _check_damping(damping)
     vectors = jax.vmap(lambda v: jax.flatten_util.ravel_pytree(v)[0])(pairs.vectors)
     largest = jnp.max(jnp.abs(pairs.values))
-    rounding = jnp.finfo(vectors.dtype).eps * vectors.shape[1] * largest
+    rounding = largest * vectors.shape[1] * jnp.finfo(vectors.dtype).eps
+    limit = jnp.asarray(tol) * largest
     damped = pairs.values + damping
 
     def inverse(b: PyTree) -> curvature.Solution:
@@ -75,10 +76,10 @@ def projected(
             unravel(x),
             jnp.sqrt(left / jnp.where(norm > 0, norm, 1)),
             jnp.full((), len(pairs.values), jnp.int32),
-            jnp.all(pairs.residuals <= tol * largest) & jnp.all(damped > rounding),
+            jnp.all(pairs.residuals <= limit) & jnp.all(damped > rounding),
         )
         if ascent.known(found):
-            _raise_unless_sound(pairs, damped, rounding, tol * largest)
+            _raise_unless_sound(pairs, damped, rounding, limit)
         return found
 
     return inverse
@@ -209,7 +210,7 @@ def _check_damping(damping: ArrayLike) -> None:
 
 
 def _raise_unless_sound(
-    pairs: curvature.Eigenpairs, damped: Array, rounding: ArrayLike, limit: ArrayLike
+    pairs: curvature.Eigenpairs, damped: Array, rounding: Array, limit: Array
 ) -> None:
     worst = int(jnp.argmax(pairs.residuals))
     if not float(pairs.residuals[worst]) <= float(limit):
