@@ -118,6 +118,13 @@ def correct(
     return {name: values[right[:count]] for name, values in found.items()}
 
 
+def expand(source: str) -> str:
+    """The name of a source of images, PROTOJAX_DATA in it replaced by that folder."""
+    if "PROTOJAX_DATA" not in source:
+        return source
+    return source.replace("PROTOJAX_DATA", str(_folder()))
+
+
 def _folder() -> pathlib.Path:
     folder = os.environ.get("PROTOJAX_DATA")
     if not folder:

@@ -1,0 +1,493 @@
+"""Influence functions are fragile: which training images help changes, the label stays.
+
+Claim (Ghorbani, Abid and Zou 2019, sections 3 and 4): which training images a
+prediction leans on, by influence functions, changes with a change of the test image of
+a few gray levels, and far more if that is made to attack them than if it is random.
+
+    python -m experiments.influence                 two kinds of the embedded birds
+    python -m experiments.influence pets            cats and dogs, on MobileNetV2
+    python -m experiments.influence --data folder:my/images --model squeezenet1_1
+
+A network gives features; a last layer of two classes is trained on them to the
+optimum, where influences are exact, and held against leaving images out. What is the
+paper's protocol and what is ours, and the numbers that came of it: docs/influence.md.
+"""
+
+import dataclasses
+import functools
+import logging
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import cli, influence_head, influence_report, networks
+from protojax import attacks, influence, metrics, objectives, sweeps
+from protojax.contracts import Array, Explain, Fn, Key, PyTree
+from protojax.mechanisms import ascent
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is trained on what, what is attacked, and how hard."""
+
+    model: str = "parts"
+    """Whose features: a name from experiments/networks.py, or package.module:function
+    of your own."""
+    data: str | None = "parts:1600"
+    """Images: parts, folder:PATH, npz:PATH or tfds:NAME; PROTOJAX_DATA in it is that
+    folder."""
+    split: str | None = None
+    """Which part of the data; its test images if not given, or all where none are
+    apart. Training and test images are both taken from it."""
+    classes: tuple[int, int] = (0, 1)
+    """The two classes."""
+    image_size: int | None = None
+    """Pixels; the model's usual ones if not given."""
+    layer: str | None = None
+    """Whose mean over positions are the features; the last before the logits if not
+    given."""
+    train: int = 200
+    """Images to train the last layer on, of both classes."""
+    images: int = 32
+    """Test images, out of those that are classified correctly."""
+    l2: float = 1e-3
+    """Penalty of the training: l2 / 2 times the squared length of the weights, for
+    features whose mean length is one. It is part of the Hessian."""
+    damping: float = 0.0
+    """Added to the Hessian besides."""
+    attacks: tuple[str, ...] = (
+        "gradient_sign",
+        "feature_steps",
+        "iterated",
+        "random",
+        "random_best",
+    )
+    """Attacks: gradient_sign (the paper's formula), feature_steps (the authors' code),
+    iterated (many steps on the influences as a vector of length one), random (one draw
+    of signs), random_best (the best of as many draws as iterated takes steps)."""
+    radii: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
+    """L-infinity budgets, in gray levels of 255."""
+    k: int = 3
+    """Training images whose influence is attacked, the most helpful ones."""
+    top: int = 5
+    """Most helpful training images that are compared before and after."""
+    steps: int = 20
+    """Steps of the iterated attack, each of a quarter of the radius."""
+    leave_out: int = 50
+    """Training images that are left out in turn, to hold the influences against."""
+    dampings: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    """Damping, that of the training included, at which they are held against it."""
+    chunk: int = 8
+    """Images per part of the results."""
+    seed: int = 0
+    """Of all that is random."""
+
+
+def attack_by_name(
+    name: str,
+    fn: Fn,
+    features: Fn,
+    explain: Explain,
+    weights: PyTree,
+    x: Array,
+    *,
+    config: Config,
+    radius: Array,
+    key: Key,
+) -> ascent.Ascent:
+    """Run one of the attacks that `Config.attacks` lists, on the influences of `x`."""
+    y, before = jnp.argmax(fn(x)), explain(x)
+    unit = lambda z: (v := explain(z)) / jnp.linalg.norm(v)  # noqa: E731
+    kept = functools.partial(objectives.label_kept, fn=fn, x=x)
+    signs = functools.partial(attacks.random_sign, x=x, radius=radius, key=key)
+    one = {"radius": radius, "step_size": radius, "steps": 1}
+    match name:
+        case "gradient_sign":
+            along = directions(weights, jax.lax.top_k(before, config.k)[1], config)
+            all_k = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), along)
+            loss = of_image(features)
+            objective = influence.suppressed(loss, weights["head"], all_k, y)
+            return attacks.pgd(objective, x, select=kept(objective), **one)
+        case "feature_steps":
+            each = directions(weights, jax.lax.top_k(before, config.k)[1], config)
+            objective = influence.feature_steps(
+                features,
+                influence.softmax_loss,
+                weights["head"],
+                each,
+                x,
+                y,
+                step_size=0.01 * jnp.mean(jnp.abs(weights["train"]["features"])),
+            )
+            return attacks.pgd(objective, x, select=kept(objective), **one)
+        case "iterated":
+            climb = {"step_size": radius / 4, "steps": config.steps}
+            return attacks.top_k(fn, unit, x, k=config.k, radius=radius, **climb)
+        case "random":  # whatever comes of it, be it another label
+            return signs(functools.partial(metrics.linf, x))
+        case "random_best":
+            left = kept(objectives.top_k(unit, unit(x), k=config.k))
+            return signs(left, samples=config.steps)
+    raise ValueError(f"`attacks` has {name!r}: --help lists those that there are")
+
+
+def directions(weights: PyTree, chosen: Array, config: Config) -> PyTree:
+    """What each of some training images does to test losses, one by one."""
+    inverse = inverse_of(weights, config.l2 + config.damping)
+    of = functools.partial(
+        influence.direction, influence.softmax_loss, weights["head"], weights["train"]
+    )
+    return jax.lax.map(lambda place: of(place[None], inverse).x, chosen)
+
+
+def inverse_of(weights: PyTree, damping: Array | float) -> Fn:
+    """The inverse of the damped Hessian of the last layer."""
+    return influence.projected(weights["pairs"], damping=damping)
+
+
+def of_image(features: Fn) -> Fn:
+    """The last layer's loss as one of images."""
+
+    def loss(head: PyTree, example: PyTree) -> Array:
+        seen = {"features": features(example["image"]), "label": example["label"]}
+        return influence.softmax_loss(head, seen)
+
+    return loss
+
+
+def influences(
+    weights: PyTree, features: Array, y: Array, damping: Array | float
+) -> influence.Influence:
+    """Of all training images on a test image, given by its features."""
+    test = {"features": features, "label": y}
+    inverse = inverse_of(weights, damping)
+    return influence.of_training(
+        influence.softmax_loss, weights["head"], weights["train"], test, inverse
+    )
+
+
+def one(
+    fn: Fn,
+    layer: str,
+    config: Config,
+    weights: PyTree,
+    example: dict,
+    key: Key,
+    *,
+    attack: str,
+    radius: Array,
+) -> dict[str, Array]:
+    """Attack the influences on one test image, and see what became of them."""
+    x = example["image"]
+
+    def features(z: Array) -> Array:
+        found = influence_head.features(fn, layer, weights["network"], z)
+        return found / weights["scale"]
+
+    model = lambda z: influence.softmax_logits(weights["head"], features(z))  # noqa: E731
+    y = jnp.argmax(model(x))
+    at = functools.partial(influences, weights, y=y, damping=config.l2 + config.damping)
+    found = attack_by_name(
+        attack,
+        model,
+        features,
+        lambda z: at(features(z)).values,
+        weights,
+        x,
+        config=config,
+        radius=radius,
+        key=key,
+    )
+    start = at(features(x))
+    a, b = start.values, at(features(found.x)).values
+    other = at(example["other"]).values
+    (size_a, top_a), (_, top_b) = (jax.lax.top_k(v, config.k) for v in (a, b))
+    overlap = functools.partial(metrics.top_k_intersection, k=config.top)
+    return {
+        "label": y,
+        "rank": metrics.rank_correlation(a, b),
+        "overlap": overlap(a, b),
+        "rank_other": metrics.rank_correlation(a, other),
+        "overlap_other": overlap(a, other),
+        "size": jnp.linalg.norm(b) / jnp.linalg.norm(a),
+        "top_before": jnp.sum(size_a) / jnp.linalg.norm(a),
+        "top_after": jnp.sum(b[top_a]) / jnp.linalg.norm(b),
+        "confidence_before": metrics.confidence(model, x, y),
+        "confidence_after": metrics.confidence(model, found.x, y),
+        "label_kept": jnp.argmax(model(found.x)) == y,
+        "linf": metrics.linf(x, found.x),
+        "found": found.step > 0,
+        "step": found.step,
+        "stalled": found.stalled | ~start.converged,
+        "residual": start.residual,
+        "image": x,
+        "perturbed": found.x,
+        "helpful_before": top_a,
+        "helpful_after": top_b,
+        "values_before": a[top_a] / jnp.linalg.norm(a),
+        "values_after": b[top_b] / jnp.linalg.norm(b),
+        "place_before": 1 + jnp.sum(a[None] > a[top_b][:, None], axis=1),
+    }
+
+
+def left_out(
+    weights: PyTree, example: dict, key: Key, *, damping: Array
+) -> dict[str, Array]:
+    """Hold the influences on one test image against leaving training images out."""
+    del key
+    test = {"features": example["features"], "label": example["label"]}
+    found = influences(weights, test["features"], test["label"], damping)
+    predicted = found.values[weights["left_out"]] / len(found.values)
+    loss = influence.softmax_loss
+    with jax.default_matmul_precision("highest"):
+        anew = jax.vmap(loss, (0, None))(weights["without"], test)
+        actual = anew - loss(weights["head"], test)
+    return {
+        "correlation": jnp.corrcoef(predicted, actual)[0, 1],
+        "rank": metrics.rank_correlation(predicted, actual),
+        "slope": jnp.sum(predicted * actual) / jnp.sum(predicted**2),
+        "stalled": ~found.converged,
+    }
+
+
+class Setup(NamedTuple):
+    """What a configuration comes to.
+
+    Attributes:
+      network: whose features are used.
+      layer: which of its layers they are.
+      weights: of the network and the last layer, and what influences need.
+      examples: the test images.
+      train: the training images.
+      facts: for the report: accuracies, sizes, how well the layer is trained.
+    """
+
+    network: networks.Network
+    layer: str
+    weights: dict[str, PyTree]
+    examples: dict[str, np.ndarray]
+    train: np.ndarray
+    facts: dict[str, Any]
+
+
+def set_up(config: Config) -> Setup:
+    """Load network and images, train the last layer, invert its Hessian."""
+    check(config)
+    network = networks.load(config.model, image_size=config.image_size)
+    found = influence_head.pair_of_classes(
+        network, config.data, config.split, config.classes, config.seed
+    )
+    if len(found["label"]) <= config.train:
+        raise ValueError(
+            f"`train` is {config.train}, and there are {len(found['label'])} images of "
+            "the two classes: leave some to test"
+        )
+    layer = config.layer or influence_head.usual_layer(network, found["image"][0])
+    seen = influence_head.all_features(network, layer, found["image"])
+    scale = np.mean(np.linalg.norm(seen[: config.train], axis=1))
+    seen = seen / scale
+    train = {"features": jnp.asarray(seen[: config.train])}
+    train["label"] = jnp.asarray(found["label"][: config.train])
+    weights, facts = trained(config, train)
+    weights |= {"network": network.weights, "scale": jnp.float32(scale)}
+    examples, accuracy = tested(config, weights, found, seen)
+    facts |= {"accuracy": accuracy, "features": seen.shape[1]}
+    test = {name: examples[name][0] for name in ("features", "label")}
+    influences(weights, **_renamed(test), damping=config.l2 + config.damping)
+    return Setup(
+        network, layer, weights, examples, found["image"][: config.train], facts
+    )
+
+
+def _renamed(test: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {"features": jnp.asarray(test["features"]), "y": int(test["label"])}
+
+
+def trained(
+    config: Config, train: dict[str, Array]
+) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    """The last layer, its Hessian's eigenpairs, and layers without some images."""
+    width = train["features"].shape[1]
+    start = {"kernel": jnp.zeros((width, 2)), "bias": jnp.zeros(2)}
+    fitted = jax.jit(influence_head.fit)(train, config.l2, start=start)
+    if not fitted.slope < 1e-5:
+        raise ValueError(
+            f"the gradient of the last layer is still {fitted.slope:.3g}: a larger `l2`"
+            f" ({config.l2:g}) is easier to train with"
+        )
+    count = min(config.leave_out, config.train)
+    drawn = np.random.default_rng(config.seed).permutation(config.train)[:count]
+    anew = jax.jit(influence_head.without)(
+        train, config.l2, fitted.head, jnp.asarray(np.sort(drawn))
+    )
+    pairs = jax.jit(
+        lambda head, features: influence.all_eigenpairs(
+            influence.softmax_hessian(head, features), head
+        )
+    )(fitted.head, train["features"])
+    weights = {
+        "head": fitted.head,
+        "train": train,
+        "pairs": pairs,
+        "left_out": jnp.asarray(np.sort(drawn)),
+        "without": anew.head,
+    }
+    right = (
+        jnp.argmax(influence.softmax_logits(fitted.head, train["features"]), axis=1)
+        == train["label"]
+    )
+    facts = {
+        "slope": float(fitted.slope),
+        "slope_without": float(jnp.max(anew.slope)),
+        "train_accuracy": float(jnp.mean(right)),
+        "curvature": float(pairs.values[0]),
+    }
+    return weights, facts
+
+
+def tested(
+    config: Config, weights: PyTree, found: dict[str, np.ndarray], seen: np.ndarray
+) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+    """Correctly classified test images, each beside another one of its class."""
+    images, labels = found["image"][config.train :], found["label"][config.train :]
+    phi, ids = seen[config.train :], found["id"][config.train :]
+    guesses = np.asarray(
+        jnp.argmax(influence.softmax_logits(weights["head"], jnp.asarray(phi)), axis=1)
+    )
+    right = np.flatnonzero(guesses == labels)
+    _log.info("%d of %d test images are classified correctly", len(right), len(labels))
+    chosen = right[: config.images]
+    others = []
+    for place in chosen:
+        same = right[(labels[right] == labels[place]) & (right != place)]
+        if not len(same):
+            raise ValueError(
+                f"only one test image of class {config.classes[labels[place]]} is "
+                "classified correctly: leave more to test (`train`, `data`)"
+            )
+        others.append(same[np.searchsorted(same, place) % len(same)])
+    examples = {
+        "image": images[chosen],
+        "label": labels[chosen],
+        "id": ids[chosen],
+        "features": phi[chosen],
+        "other": phi[np.asarray(others)],
+    }
+    return examples, (len(right), len(labels))
+
+
+def check(config: Config) -> None:
+    """Refuse what would fail, or mean nothing, before anything is loaded."""
+    first, second = config.classes
+    if first == second:
+        raise ValueError(f"`classes` is {config.classes}: name two different ones")
+    for name, least in (("train", 4), ("images", 1), ("k", 1), ("steps", 1)):
+        if getattr(config, name) < least:
+            raise ValueError(
+                f"`{name}` is {getattr(config, name)}: it must be at least {least}"
+            )
+    for name in ("k", "top"):
+        if not 1 <= getattr(config, name) <= config.train:
+            raise ValueError(
+                f"`{name}` is {getattr(config, name)}: choose 1 to `train` "
+                f"({config.train})"
+            )
+    if config.leave_out < 3:
+        raise ValueError(f"`leave_out` is {config.leave_out}: it must be at least 3")
+    if config.l2 <= 0 or config.damping < 0:
+        raise ValueError(
+            f"`l2` is {config.l2:g} and `damping` {config.damping:g}: the first must be"
+            " above zero, as the Hessian of two classes is singular, and the second not"
+            " below"
+        )
+
+
+def settings(config: Config) -> list[dict[str, Any]]:
+    """All attacks at all radii."""
+    return sweeps.grid(
+        attack=config.attacks, radius=[radius / 255 for radius in config.radii]
+    )
+
+
+def main(config: Config, folder: pathlib.Path) -> None:
+    """Train, sweep, hold against leaving out, and report."""
+    setup = set_up(config)
+    key = jax.random.key(config.seed)
+    _log.info(
+        "last layer on %s, %d features; largest gradient %.1e",
+        *(setup.layer, setup.facts["features"], setup.facts["slope"]),
+    )
+    sweeps.run(
+        functools.partial(one, setup.network.fn, setup.layer, config),
+        setup.weights,
+        settings(config),
+        setup.examples,
+        folder,
+        key=key,
+        chunk=config.chunk,
+        keep=setup.examples["id"][:3].tolist(),
+    )
+    last = {name: leaf for name, leaf in setup.weights.items() if name != "network"}
+    sweeps.run(
+        left_out,
+        last,
+        sweeps.grid(damping=sorted({config.l2, *config.dampings})),
+        setup.examples,
+        folder / "leaving_out",
+        key=key,
+        chunk=config.chunk,
+    )
+    influence_report.write(config, folder, setup.facts, setup.train)
+
+
+def plan(config: Config) -> str:
+    """What the run would cost."""
+    setup = set_up(config)
+    planned = sweeps.plan(
+        functools.partial(one, setup.network.fn, setup.layer, config),
+        setup.weights,
+        settings(config),
+        setup.examples,
+        chunk=config.chunk,
+    )
+    return sweeps.outline(planned)
+
+
+CONFIGS = {
+    "default": Config(),
+    "pets": Config(
+        model="mobilenet_v2",
+        data="folder:PROTOJAX_DATA/pets3",
+        classes=(0, 2),
+        images=16,
+        radii=(1.0, 2.0, 4.0, 8.0),
+    ),
+    "cifar10": Config(
+        model="cifar10_resnet20",
+        data="npz:PROTOJAX_DATA/cifar10.npz",
+        split="train",
+        classes=(3, 5),
+        train=300,
+        images=48,
+    ),
+    "smoke": Config(
+        model="parts_small",
+        data="parts:160",
+        train=24,
+        images=4,
+        attacks=("gradient_sign", "random"),
+        radii=(4.0,),
+        steps=2,
+        leave_out=3,
+        dampings=(1e-2,),
+        chunk=4,
+    ),
+}
+
+if __name__ == "__main__":
+    cli.run(CONFIGS, main, __doc__, plan=plan)

@@ -1,0 +1,278 @@
+"""What `experiments.influence` shows at its end, made from the rows that it wrote."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from protojax.scale import figures, pages, report
+
+if TYPE_CHECKING:
+    from experiments.influence import Config
+
+METRICS = ("rank", "overlap")
+OTHER = "another image"
+"""What stands among the attacks for no attack: another test image of the class."""
+
+
+def write(
+    config: "Config",
+    folder: pathlib.Path,
+    facts: Mapping[str, Any],
+    train: np.ndarray,
+) -> None:
+    """Write the report of a folder of rows."""
+    rows = report.read(folder)
+    chance = {"rank": 0.0, "overlap": config.top / config.train}
+    names = {
+        "rank": "rank correlation",
+        "overlap": f"top-{config.top} overlap",
+        "gradient_sign": "gradient sign (paper)",
+        "feature_steps": "feature steps (their code)",
+        "iterated": f"{config.steps} steps (ours)",
+        "random": "random signs",
+        "random_best": f"best of {config.steps} random",
+        OTHER: "another image of the class",
+        "radius": "L∞",
+        "size": "length of the influences, after / before",
+        "top_after": f"share of the top {config.k}, after",
+        "confidence_after": "confidence after",
+        "label_kept": "label kept",
+    }
+    long = [*rows, *_others(config, rows)]
+    by = ["attack", "radius"]
+    counted = ["size", "top_before", "top_after", "confidence_before"]
+    counted += ["confidence_after", "label_kept", "found", "stalled", "linf"]
+    numbers = report.summary(long, by=by, values=METRICS, chance=chance)
+    numbers += report.summary(rows, by=by, values=counted)
+    truth, checked = _left_out(config, report.read(folder / "leaving_out"), facts)
+    pages.write(
+        folder,
+        title=f"Fragility of influence functions: {config.model}",
+        sections=[
+            _protocol(config, rows, facts, chance),
+            _moved(long, chance, names),
+            _how(rows, names),
+            _seen(config, report.arrays(folder), rows, train, names),
+            truth,
+        ],
+        numbers=[*numbers, *checked],
+        provenance=report.provenance(folder, folder / "leaving_out"),
+    )
+
+
+def _others(config: "Config", rows: Sequence[report.Row]) -> list[dict[str, Any]]:
+    """The distance to another image of the class, as if it were an attack."""
+    return [
+        {**row, "attack": OTHER, **{name: row[f"{name}_other"] for name in METRICS}}
+        for row in rows
+        if row["attack"] == config.attacks[0]
+    ]
+
+
+def _share(rows: Sequence[report.Row], column: str) -> str:
+    return f"{sum(bool(row[column]) for row in rows) / max(len(rows), 1):.0%}"
+
+
+def _protocol(
+    config: "Config",
+    rows: Sequence[report.Row],
+    facts: Mapping[str, Any],
+    chance: Mapping[str, float],
+) -> pages.Section:
+    images = len({row["id"] for row in rows})
+    right, tested = facts["accuracy"]
+    searching = [row for row in rows if not row["attack"].startswith("random")]
+    text = [
+        f"A last layer of two classes is trained on {facts['features']} features of"
+        f" `{config.model}` and **{config.train} images**, to the minimum of the mean"
+        f" cross-entropy with an L2 penalty of {config.l2:g}. It tells"
+        f" {facts['train_accuracy']:.1%} of its training images apart, and {right} of"
+        f" {tested} others. The influence of each training image on a test image comes"
+        " from the whole Hessian of this layer, penalty included. **Positive: it helps;"
+        " without it the loss on the test image would be higher.**",
+        f"For **{images} test images** that are classified correctly, an attack within"
+        f" an L∞ ball looks for an image of the same label on which the {config.k} most"
+        " helpful training images have less influence; where it finds none the image is"
+        " returned as it was, and counted as unmoved. Random signs are taken whatever"
+        " comes of them.",
+        f"- The searching attacks found a better image that keeps the label in"
+        f" {_share(searching, 'found')} of their rows.\n"
+        f"- {sum(bool(row['stalled']) for row in rows)} of {len(rows)} rows are"
+        " **stalled** (no gradient to follow, or a linear system that was not solved):"
+        " they are left out of every mean.\n"
+        f"- The largest entry of the gradient at the minimum is {facts['slope']:.1e}."
+        f" The largest eigenvalue of the Hessian is {facts['curvature']:.2g}; what is"
+        f" added to its diagonal is {config.l2 + config.damping:g}.\n"
+        f"- **Chance:** unrelated influences share {chance['overlap']:.3f} of their top"
+        f" {config.top} and have rank correlation 0. Two test images of one class are"
+        " not unrelated: training images of their class help, and the others harm."
+        " So each measure is also given between an image and *another test image of its"
+        " class*: an attack that goes below that has moved the influences further than"
+        " to another picture altogether.",
+        "Tables show means, 95 % bootstrap intervals over test images, and n.",
+    ]
+    return pages.Section("What was done", text)
+
+
+def _moved(
+    rows: Sequence[report.Row], chance: Mapping[str, float], names: Mapping[Any, str]
+) -> pages.Section:
+    curves = figures.curves(
+        rows, x="radius", lines="attack", values=METRICS, chance=chance, names=names
+    )
+    blocks: list[Any] = [
+        pages.Picture(
+            curves,
+            "How much of the influences stays, against the size of the perturbation:"
+            " Spearman's correlation over all training images, and the most helpful"
+            " ones in common. Bands: 95 % intervals.",
+            "Curves of rank correlation and overlap against radius.",
+        )
+    ]
+    for value in METRICS:
+        text = report.table(
+            rows,
+            rows_by="attack",
+            columns_by="radius",
+            value=value,
+            chance=chance[value],
+            names=names,
+        )
+        caption = f"{report.label(value, names)} of influences, before and after."
+        blocks.append(pages.Table(text, caption[0].upper() + caption[1:]))
+    return pages.Section("How far the influences move", blocks)
+
+
+def _how(rows: Sequence[report.Row], names: Mapping[Any, str]) -> pages.Section:
+    blocks: list[Any] = [
+        "Every influence on a test image has one minus its confidence as a factor. To"
+        " raise the confidence shrinks them all alike, which lowers what the formula of"
+        " the paper climbs and changes no rank. So see how long the vector of"
+        " influences is afterwards, what share of it (as a vector of length one) the"
+        " formerly most helpful images still have, and how confident the prediction"
+        " has become."
+    ]
+    captions = {
+        "size": "Length of the vector of influences, relative to that before.",
+        "top_after": "Sum of the influences of the formerly most helpful training"
+        " images, the vector scaled to length one.",
+        "confidence_after": "Confidence in the label before the attack.",
+        "label_kept": "Share of images whose label stayed.",
+    }
+    for value, caption in captions.items():
+        text = report.table(
+            rows, rows_by="attack", columns_by="radius", value=value, names=names
+        )
+        blocks.append(pages.Table(text, caption))
+    before = report.estimate(rows, "top_before").mean
+    sure = report.estimate(rows, "confidence_before").mean
+    if before is not None and sure is not None:
+        blocks.append(
+            f"Before any attack the share is {before:.3f}, and the confidence"
+            f" {sure:.3f}."
+        )
+    return pages.Section("What the attacks do", blocks)
+
+
+def _seen(
+    config: "Config",
+    kept: Sequence[dict[str, Any]],
+    rows: Sequence[report.Row],
+    train: np.ndarray,
+    names: Mapping[Any, str],
+) -> pages.Section:
+    radius = min((row["radius"] for row in rows), key=lambda r: abs(r - 8 / 255))
+    found = {(row["id"], row["attack"], row["radius"]): row for row in rows}
+    ordinals = ["the most helpful", "the second", "the third", "the fourth"]
+    ordinals += [f"number {place}" for place in range(5, config.k + 1)]
+    shown = min(config.k, 5)
+    blocks: list[Any] = []
+    for attack in config.attacks:
+        if attack.startswith("random") or attack == "feature_steps":
+            continue  # the latter looks as the paper's formula does
+        pictures, notes = [], []
+        for one in kept:
+            if (one["attack"], one["radius"]) != (attack, radius):
+                continue
+            row = found[one["id"], attack, radius]
+            for when, image in (("before", "image"), ("after", "perturbed")):
+                helpful = one[f"helpful_{when}"][:shown]
+                pictures.append([one[image], *train[helpful]])
+                sure = row[f"confidence_{when}"]
+                texts = [
+                    f"influence {value:.2f}" for value in one[f"values_{when}"][:shown]
+                ]
+                if when == "after":
+                    places = one["place_before"][:shown]
+                    texts = [
+                        f"{text}, was no. {place}"
+                        for text, place in zip(texts, places, strict=True)
+                    ]
+                label = f"{when}: {sure:.1%} sure"
+                if when == "after":
+                    label += f"\nrank {row['rank']:.2f}, overlap {row['overlap']:.1f}"
+                notes.append([label, *texts])
+        if pictures:
+            figure = figures.panels(
+                pictures, titles=["test image", *ordinals[:shown]], notes=notes
+            )
+            blocks.append(
+                pages.Picture(
+                    figure,
+                    f"{report.label(attack, names)}, {report.label(radius, {})}: each"
+                    " test image with the training images that help it most, and"
+                    " beneath it the attacked image with those that help it most then."
+                    " Influences as vectors of length one.",
+                    "Test images and their most helpful training images, before and"
+                    " after the attack.",
+                )
+            )
+    return pages.Section("What it looks like", blocks)
+
+
+def _left_out(
+    config: "Config", rows: Sequence[report.Row], facts: Mapping[str, Any]
+) -> tuple[pages.Section, list[dict[str, Any]]]:
+    values = ["correlation", "rank", "slope"]
+    titles = {
+        "correlation": "correlation",
+        "rank": "rank correlation",
+        "slope": "slope of actual on predicted",
+        "damping": "damping",
+        "mean": "measure",
+    }
+    long = [
+        {**row, "measure": titles[value], "mean": row[value]}
+        for value in values
+        for row in rows
+    ]
+    text = report.table(
+        long,
+        rows_by="measure",
+        columns_by="damping",
+        value="mean",
+        names=titles,
+    )
+    count = min(config.leave_out, config.train)
+    section = pages.Section(
+        "Against leaving out",
+        [
+            f"An influence predicts what the loss on a test image gains when a training"
+            f" image is left out: the influence divided by {config.train}. Here"
+            f" {count} training images, drawn at random, were left out in turn and the"
+            " layer trained anew (largest gradient entry"
+            f" {facts['slope_without']:.1e}).",
+            f"The damping that the training itself has is {config.l2:g}: with it the"
+            " Hessian is that of what was minimized. Less or more keeps some of the"
+            " order and loses the size. A slope above one is what one expects: to leave"
+            " out an image that matters changes the Hessian too.",
+            pages.Table(
+                text,
+                "Over the images left out, for each test image; means over test images,"
+                " 95 % intervals.",
+            ),
+        ],
+    )
+    return section, report.summary(rows, by=["damping"], values=values)
