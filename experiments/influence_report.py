@@ -36,8 +36,8 @@ def write(
         OTHER: "another image of the class",
         "radius": "L∞",
         "size": "length of the influences, after / before",
-        "top_after": f"share of the top {config.k}, after",
-        "confidence_after": "confidence after",
+        "top_after": f"sum over the former top {config.k}",
+        "confidence_after": "confidence",
         "label_kept": "label kept",
     }
     long = [*rows, *_others(config, rows)]
@@ -108,9 +108,9 @@ def _protocol(
         f"- **Chance:** unrelated influences share {chance['overlap']:.3f} of their top"
         f" {config.top} and have rank correlation 0. Two test images of one class are"
         " not unrelated: training images of their class help, and the others harm."
-        " So each measure is also given between an image and *another test image of its"
-        " class*: an attack that goes below that has moved the influences further than"
-        " to another picture altogether.",
+        " So each measure is also given between an image and **another test image of"
+        " its class**: an attack that goes below that has moved the influences further"
+        " than to another picture altogether.",
         "Tables show means, 95 % bootstrap intervals over test images, and n.",
     ]
     return pages.Section("What was done", text)
@@ -150,15 +150,15 @@ def _how(rows: Sequence[report.Row], names: Mapping[Any, str]) -> pages.Section:
         "Every influence on a test image has one minus its confidence as a factor. To"
         " raise the confidence shrinks them all alike, which lowers what the formula of"
         " the paper climbs and changes no rank. So see how long the vector of"
-        " influences is afterwards, what share of it (as a vector of length one) the"
-        " formerly most helpful images still have, and how confident the prediction"
-        " has become."
+        " influences is afterwards, what the formerly most helpful images still have of"
+        " it once it is scaled to length one, and how confident the prediction has"
+        " become."
     ]
     captions = {
         "size": "Length of the vector of influences, relative to that before.",
         "top_after": "Sum of the influences of the formerly most helpful training"
         " images, the vector scaled to length one.",
-        "confidence_after": "Confidence in the label before the attack.",
+        "confidence_after": "Confidence after the attack, in the label before it.",
         "label_kept": "Share of images whose label stayed.",
     }
     for value, caption in captions.items():
@@ -170,7 +170,7 @@ def _how(rows: Sequence[report.Row], names: Mapping[Any, str]) -> pages.Section:
     sure = report.estimate(rows, "confidence_before").mean
     if before is not None and sure is not None:
         blocks.append(
-            f"Before any attack the share is {before:.3f}, and the confidence"
+            f"Before any attack that sum is {before:.3f}, and the confidence is"
             f" {sure:.3f}."
         )
     return pages.Section("What the attacks do", blocks)
