@@ -20,6 +20,8 @@ from typing import Any
 _MODULES = {
     "convnet",  # small networks to train yourself
     "resnet",  # residual networks for CIFAR and ImageNet
+    "vgg",  # VGG, with and without batch norm
+    "densenet",  # densely connected networks
     "squeezenet",  # SqueezeNet 1.1
     "mobilenet",  # MobileNet V1 and V2
     "vit",  # vision transformer
@@ -32,6 +34,8 @@ _NETWORKS = {
     "CifarCNN": "convnet",
     "CifarResNet": "resnet",
     "ResNet": "resnet",
+    "VGG": "vgg",
+    "DenseNet": "densenet",
     "SqueezeNet": "squeezenet",
     "MobileNetV1": "mobilenet",
     "MobileNetV2": "mobilenet",

@@ -1,8 +1,10 @@
-"""What the networks share: how an image enters. No layer of any one network."""
+"""What the networks share: how an image enters, and batch norm as PyTorch has it."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import chex
+import flax.linen as nn
 import jax.numpy as jnp
 
 from protojax import contracts
@@ -42,3 +44,35 @@ def normalize(
         jnp.reshape(jnp.asarray(v, x.dtype), (1, 1, -1)) for v in (mean, std)
     )
     return (x - shift) / scale
+
+
+def batch_norm(axis: str | None) -> Callable[..., nn.BatchNorm]:
+    """Batch norm with PyTorch's constants, frozen or live.
+
+    Frozen, the logits of an image depend on that image alone. Live, they depend on the
+    batch: apply the model under `jax.vmap(..., axis_name=axis)` with the collection
+    `"batch_stats"` mutable. (The running variance is that of the batch itself; PyTorch
+    keeps `n / (n - 1)` times as much, n being the number of values in a channel.)
+
+    Args:
+      axis: the name of the batch axis, or None to apply the running statistics.
+
+    Returns:
+      The module's constructor, which takes the `name`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> x = jnp.array([[[[0.0]]], [[[4.0]]]])
+    >>> norm = batch_norm("batch")(name="bn")
+    >>> variables = norm.init(jax.random.key(0), x[0])
+    >>> apply = lambda v, x: norm.apply(v, x, mutable=["batch_stats"])
+    >>> y, new = jax.vmap(apply, (None, 0), (0, None), axis_name="batch")(variables, x)
+    >>> [round(float(v), 3) for v in y.ravel()], float(new["batch_stats"]["mean"][0])
+    ([-1.0, 1.0], 0.2...)
+    """
+    return functools.partial(
+        nn.BatchNorm,
+        use_running_average=axis is None,
+        axis_name=axis,
+        momentum=0.9,
+        epsilon=1e-5,
+    )

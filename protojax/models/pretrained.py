@@ -14,7 +14,7 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax import contracts
-from protojax.models import mobilenet, resnet, squeezenet, torchfile, vit
+from protojax.models import (
+    densenet,
+    mobilenet,
+    resnet,
+    squeezenet,
+    torchfile,
+    vgg,
+    vit,
+)
 
 PyTree = contracts.PyTree
 Path = str | os.PathLike[str]
@@ -122,6 +130,47 @@ def imagenet_resnet(path: Path, *, depth: int) -> tuple[resnet.ResNet, PyTree]:
     return model, load(path, model, image_size=224)
 
 
+def imagenet_vgg(
+    path: Path, *, depth: int, norm: bool = False
+) -> tuple[vgg.VGG, PyTree]:
+    """A VGG network with torchvision's weights.
+
+    Args:
+      path: as in `load`.
+      depth: 11, 13, 16 or 19.
+      norm: whether it is one of those with batch norm.
+
+    Returns:
+      The model, for 224 pixels, and its variables.
+
+    >>> imagenet_vgg("missing.pth", depth=19)
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: there is no weight file missing.pth
+    """
+    model = vgg.VGG(depth, norm)
+    return model, load(path, model, image_size=224)
+
+
+def imagenet_densenet(path: Path, *, depth: int) -> tuple[densenet.DenseNet, PyTree]:
+    """A DenseNet with torchvision's weights, under the names of any of its versions.
+
+    Args:
+      path: as in `load`.
+      depth: 121, 161, 169 or 201.
+
+    Returns:
+      The model, for 224 pixels, and its variables.
+
+    >>> imagenet_densenet("missing.pth", depth=121)
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: there is no weight file missing.pth
+    """
+    model = densenet.DenseNet(depth)
+    return model, load(path, model, image_size=224, rename=densenet.modern_name)
+
+
 def vit_tiny(path: Path) -> tuple[vit.VisionTransformer, PyTree]:
     """The tiny vision transformer with timm's weights (`vit_tiny_patch16_224`).
 
@@ -149,6 +198,7 @@ def load(
     *,
     image_size: int,
     names: Mapping[str, str] | None = None,
+    rename: Callable[[str], str] | None = None,
 ) -> PyTree:
     """Put the weights of a file into the variables of a model.
 
@@ -161,6 +211,8 @@ def load(
       model: a Linen module of one image.
       image_size: side of the images; only position embeddings depend on it.
       names: outermost module of ours -> its name in the file, where they differ.
+      rename: an array's name in the file -> the name that it is meant by; for files
+        that were written under older names.
 
     Returns:
       `{"params": ...}`, with frozen statistics under `"batch_stats"`, float32.
@@ -183,6 +235,8 @@ def load(
       missing: conv1.bias, head.bias, head.weight
     """
     arrays = read(path)
+    if rename is not None:
+        arrays = {rename(name): array for name, array in arrays.items()}
     example = jax.ShapeDtypeStruct((image_size, image_size, 3), jnp.float32)
     like = jax.eval_shape(model.init, jax.random.key(0), example)
     leaves, structure = jax.tree.flatten_with_path(like)

@@ -1,10 +1,10 @@
 """Residual networks: those for CIFAR (option A) and those for ImageNet.
 
-Batch norm stands frozen: it applies the statistics in `variables["batch_stats"]` and
-never changes them, so that the logits of an image depend on that image alone.
+Batch norm stands frozen, unless it is given the name of the batch's axis: it applies
+the statistics in `variables["batch_stats"]` and never changes them, so that the logits
+of an image depend on that image alone.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -30,6 +30,9 @@ class CifarResNet(nn.Module):
       act: the non-linearity.
       mean: of the channels, as in the training of the weights.
       std: the same.
+      batch_axis: the name of the `vmap` axis over which batch norms take the statistics
+        of their batch, which changes `variables["batch_stats"]`. None: they apply those
+        statistics as they are.
 
     References:
       He et al., Deep Residual Learning for Image Recognition, 2016, section 4.2.
@@ -47,6 +50,7 @@ class CifarResNet(nn.Module):
     act: Callable[[Array], Array] = nn.relu
     mean: Sequence[float] = layers.IMAGENET_MEAN
     std: Sequence[float] = layers.IMAGENET_STD
+    batch_axis: str | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -54,13 +58,14 @@ class CifarResNet(nn.Module):
         if self.depth < 8 or self.depth % 6 != 2:
             raise ValueError(f"`depth` is {self.depth}; take one of 6n + 2: 20, 32, 56")
         h = layers.normalize(x, self.mean, self.std)
-        h = self.act(_norm(name="bn1")(_conv(16, 3, name="conv1")(h)))
+        norm = layers.batch_norm(self.batch_axis)
+        h = self.act(norm(name="bn1")(_conv(16, 3, name="conv1")(h)))
         h = ad_checkpoint.checkpoint_name(h, "conv1")
         for stage, width in enumerate((16, 32, 64), 1):
             for i in range((self.depth - 2) // 6):
                 name = f"layer{stage}.{i}"
                 stride = 2 if stage > 1 and i == 0 else 1
-                block = _Basic(width, stride, self.act, _option_a, name=name)
+                block = _Basic(width, stride, self.act, norm, _option_a, name=name)
                 h = ad_checkpoint.checkpoint_name(block(h), name)
         return nn.Dense(self.classes, name="linear")(jnp.mean(h, axis=(0, 1)))
 
@@ -77,6 +82,9 @@ class ResNet(nn.Module):
       act: the non-linearity.
       mean: of the channels, as in the training of the weights.
       std: the same.
+      batch_axis: the name of the `vmap` axis over which batch norms take the statistics
+        of their batch, which changes `variables["batch_stats"]`. None: they apply those
+        statistics as they are.
 
     References:
       He et al., Deep Residual Learning for Image Recognition, 2016, table 1.
@@ -93,6 +101,7 @@ class ResNet(nn.Module):
     act: Callable[[Array], Array] = nn.relu
     mean: Sequence[float] = layers.IMAGENET_MEAN
     std: Sequence[float] = layers.IMAGENET_STD
+    batch_axis: str | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -101,7 +110,8 @@ class ResNet(nn.Module):
             raise ValueError(f"`depth` is {self.depth}; take one of {list(_COUNTS)}")
         block = _Basic if self.depth < 50 else _Bottleneck
         h = layers.normalize(x, self.mean, self.std)
-        h = self.act(_norm(name="bn1")(_conv(64, 7, 2, name="conv1")(h)))
+        norm = layers.batch_norm(self.batch_axis)
+        h = self.act(norm(name="bn1")(_conv(64, 7, 2, name="conv1")(h)))
         h = ad_checkpoint.checkpoint_name(h, "conv1")
         h = nn.max_pool(h, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for stage, count in enumerate(_COUNTS[self.depth], 1):
@@ -109,7 +119,7 @@ class ResNet(nn.Module):
                 name = f"layer{stage}.{i}"
                 stride = 2 if stage > 1 and i == 0 else 1
                 width = 64 * 2 ** (stage - 1)
-                made = block(width, stride, self.act, _projection, name=name)
+                made = block(width, stride, self.act, norm, _projection, name=name)
                 h = ad_checkpoint.checkpoint_name(made(h), name)
         return nn.Dense(self.classes, name="fc")(jnp.mean(h, axis=(0, 1)))
 
@@ -122,8 +132,6 @@ _COUNTS = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-
-_norm = functools.partial(nn.BatchNorm, use_running_average=True, epsilon=1e-5)
 
 
 def _conv(width: int, size: int, stride: int = 1, *, name: str) -> nn.Conv:
@@ -139,14 +147,15 @@ class _Basic(nn.Module):
     width: int
     stride: int
     act: Callable[[Array], Array]
-    shortcut: Callable[[Array, int, int], Array]
+    norm: Callable[..., nn.BatchNorm]
+    shortcut: Callable[[Array, int, int, Callable], Array]
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         h = _conv(self.width, 3, self.stride, name="conv1")(x)
-        h = self.act(_norm(name="bn1")(h))
-        h = _norm(name="bn2")(_conv(self.width, 3, name="conv2")(h))
-        return self.act(h + self.shortcut(x, self.width, self.stride))
+        h = self.act(self.norm(name="bn1")(h))
+        h = self.norm(name="bn2")(_conv(self.width, 3, name="conv2")(h))
+        return self.act(h + self.shortcut(x, self.width, self.stride, self.norm))
 
 
 class _Bottleneck(nn.Module):
@@ -155,25 +164,27 @@ class _Bottleneck(nn.Module):
     width: int
     stride: int
     act: Callable[[Array], Array]
-    shortcut: Callable[[Array, int, int], Array]
+    norm: Callable[..., nn.BatchNorm]
+    shortcut: Callable[[Array, int, int, Callable], Array]
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = self.act(_norm(name="bn1")(_conv(self.width, 1, name="conv1")(x)))
+        h = self.act(self.norm(name="bn1")(_conv(self.width, 1, name="conv1")(x)))
         h = _conv(self.width, 3, self.stride, name="conv2")(h)
-        h = self.act(_norm(name="bn2")(h))
-        h = _norm(name="bn3")(_conv(4 * self.width, 1, name="conv3")(h))
-        return self.act(h + self.shortcut(x, 4 * self.width, self.stride))
+        h = self.act(self.norm(name="bn2")(h))
+        h = self.norm(name="bn3")(_conv(4 * self.width, 1, name="conv3")(h))
+        return self.act(h + self.shortcut(x, 4 * self.width, self.stride, self.norm))
 
 
-def _option_a(x: Array, width: int, stride: int) -> Array:
+def _option_a(x: Array, width: int, stride: int, norm: Callable) -> Array:
     """Every `stride`-th pixel, and zeros on both sides of the channels."""
+    del norm
     new = width - x.shape[-1]
     return jnp.pad(x[::stride, ::stride], ((0, 0), (0, 0), (new // 2, new - new // 2)))
 
 
-def _projection(x: Array, width: int, stride: int) -> Array:
+def _projection(x: Array, width: int, stride: int, norm: Callable) -> Array:
     """The input itself if it fits, else a 1x1 convolution of it."""
     if stride == 1 and x.shape[-1] == width:
         return x
-    return _norm(name="downsample.1")(_conv(width, 1, stride, name="downsample.0")(x))
+    return norm(name="downsample.1")(_conv(width, 1, stride, name="downsample.0")(x))

@@ -25,6 +25,11 @@ NETWORKS = {
         32,
         ["conv1", "layer1.0", "layer4.1"],
     ),
+    "VGG": (
+        lambda: models.VGG(depth=11, classes=3, hidden=8),
+        32,
+        ["features.0", "pool1", "features.18", "pool5", "classifier.3"],
+    ),
     "SqueezeNet": (
         lambda: models.SqueezeNet(classes=3),
         34,
@@ -106,7 +111,7 @@ def test_a_batch_or_integers_or_a_gray_image_are_refused_at_the_door(network):
         model.apply(variables, jnp.zeros(images.shape[1:], jnp.uint8))
 
 
-@pytest.mark.parametrize("name", ["SqueezeNet", "ResNet", "MobileNetV2"])
+@pytest.mark.parametrize("name", ["SqueezeNet", "ResNet", "VGG", "MobileNetV2"])
 def test_an_image_of_other_channels_is_refused_by_the_ported_networks(name):
     make, size, _ = NETWORKS[name]
     with pytest.raises(AssertionError, match="dimension"):

@@ -5,6 +5,7 @@ The PyTorch networks are written here, with the names of torchvision's and timm'
 
 import functools
 import itertools
+import re
 
 import flax.linen
 import jax
@@ -13,17 +14,17 @@ import numpy as np
 import pytest
 
 from protojax import models
-from protojax.models import pretrained, squeezenet
+from protojax.models import densenet, layers, pretrained, squeezenet
 
 torch = pytest.importorskip("torch")
 nn, functional = torch.nn, torch.nn.functional
 
 
-def agree(ours, theirs, tmp_path, shape, *, mean, std, names=None):
+def agree(ours, theirs, tmp_path, shape, *, mean, std, **names):
     """Save theirs, load into ours, and compare the logits on two random images."""
     theirs = perturbed(theirs)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
-    load = functools.partial(pretrained.load, image_size=shape[0], names=names)
+    load = functools.partial(pretrained.load, image_size=shape[0], **names)
     variables = load(tmp_path / "weights.pth", ours)
     x = np.random.default_rng(0).uniform(size=(2, *shape, 3)).astype("float32")
     normal = ((x - np.asarray(mean)) / np.asarray(std)).transpose(0, 3, 1, 2)
@@ -32,6 +33,16 @@ def agree(ours, theirs, tmp_path, shape, *, mean, std, names=None):
     found = jax.jit(jax.vmap(ours.apply, in_axes=(None, 0)))(variables, jnp.asarray(x))
     assert np.ptp(wanted) > 0
     np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
+
+
+def same_sizes(ours, theirs):
+    """Both have the same arrays, under the same names."""
+    wanted = {
+        name: array.numel() for name, array in theirs.state_dict().items() if array.ndim
+    }
+    like = jax.eval_shape(ours.init, jax.random.key(0), jnp.zeros((224, 224, 3)))
+    leaves = jax.tree.leaves_with_path(like)
+    assert {pretrained._name(keys, {}): leaf.size for keys, leaf in leaves} == wanted
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +65,132 @@ def test_the_deeper_resnets_have_torchvisions_names_and_shapes(depth):
     counts = {34: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}[depth]
     with torch.device("meta"):
         theirs = ResNet(counts, 1000, bottleneck=depth > 34)
-    wanted = sorted(t.numel() for t in theirs.state_dict().values() if t.ndim)
-    like = jax.eval_shape(
-        models.ResNet(depth).init, jax.random.key(0), jnp.zeros((224, 224, 3))
+    same_sizes(models.ResNet(depth), theirs)
+
+
+@pytest.fixture
+def quick():
+    """A program that runs once is not worth a compiler's efforts."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.mark.parametrize(
+    ("depth", "norm"),
+    [(11, True), pytest.param(16, False, marks=pytest.mark.slow)],
+)
+@pytest.mark.usefixtures("quick")
+def test_a_vgg_computes_what_torchvisions_does(depth, norm, tmp_path):
+    # 96 x 224 pixels leave 3 x 7, which is pooled to 7 x 7: windows overlap
+    ours = models.VGG(depth, norm, classes=10, hidden=16)
+    theirs = VGG(VGG_COUNTS[depth], norm, 16, 10)
+    agree(ours, theirs, tmp_path, (96, 224), **IMAGENET)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("depth", [11, 13, 16, 19])
+def test_all_vggs_have_torchvisions_names_and_shapes(depth, norm):
+    with torch.device("meta"):
+        theirs = VGG(VGG_COUNTS[depth], norm, 4096, 1000)
+    same_sizes(models.VGG(depth, norm), theirs)
+
+
+@pytest.mark.parametrize(
+    "depth",
+    [7, pytest.param(121, marks=pytest.mark.slow)],
+)
+@pytest.mark.usefixtures("quick")
+def test_a_densenet_computes_what_torchvisions_does(depth, tmp_path, monkeypatch):
+    monkeypatch.setitem(densenet.SIZES, 7, (8, 4, (2, 1, 1, 2)))  # quickly compiled
+    ours, theirs = models.DenseNet(depth, 10), DenseNet(densenet.SIZES[depth], 10)
+    agree(ours, theirs, tmp_path, (64, 75), **IMAGENET)
+
+
+@pytest.mark.parametrize(
+    "depth", [121, *(pytest.param(d, marks=pytest.mark.slow) for d in (161, 169, 201))]
+)
+def test_all_densenets_have_torchvisions_names_and_shapes(depth):
+    with torch.device("meta"):
+        theirs = DenseNet(densenet.SIZES[depth], 1000)
+    same_sizes(models.DenseNet(depth), theirs)
+
+
+def test_a_densenet_is_read_under_the_names_of_torchvisions_older_files(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(densenet.SIZES, 121, (4, 2, (1, 1, 1, 2)))
+    older = functools.partial(re.sub, r"(norm|conv)(\d\.\w+)$", r"\1.\2")
+    weights = {
+        older(name) if "denselayer" in name else name: value
+        for name, value in DenseNet(densenet.SIZES[121], 1000).state_dict().items()
+    }
+    assert "features.denseblock4.denselayer2.conv.1.weight" in weights
+    torch.save(weights, tmp_path / "old.pth")
+    _, variables = pretrained.imagenet_densenet(tmp_path / "old.pth", depth=121)
+    ours = variables["params"]["features.denseblock4.denselayer2"]["conv1"]["kernel"]
+    theirs = weights["features.denseblock4.denselayer2.conv.1.weight"]
+    np.testing.assert_array_equal(ours, theirs.permute(2, 3, 1, 0))
+    del weights["features.norm0.bias"]
+    torch.save(weights | {"more": torch.ones(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="missing: features.norm0.bias\n.*: more"):
+        pretrained.imagenet_densenet(tmp_path / "other.pth", depth=121)
+
+
+def test_a_vgg_with_batch_norm_does_not_take_the_weights_of_one_without(tmp_path):
+    torch.save({"features.0.weight": torch.ones(64, 3, 3, 3)}, tmp_path / "vgg.pth")
+    with pytest.raises(
+        ValueError, match="does not fit VGG:\n.*features.1.running_mean"
+    ):
+        pretrained.imagenet_vgg(tmp_path / "vgg.pth", depth=11, norm=True)
+
+
+def test_live_batch_norm_is_pytorchs_in_training():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 5, 4, 3)).astype("float32")
+    theirs = perturbed(nn.BatchNorm2d(3)).train()
+    ours = layers.batch_norm("batch")(name="bn")
+    variables = {
+        "params": {"scale": theirs.weight, "bias": theirs.bias},
+        "batch_stats": {"mean": theirs.running_mean, "var": theirs.running_var},
+    }
+    variables = jax.tree.map(lambda t: jnp.asarray(t.detach().numpy()), variables)
+
+    @functools.partial(
+        jax.vmap, in_axes=(None, 0), out_axes=(0, None), axis_name="batch"
     )
-    assert sorted(leaf.size for leaf in jax.tree.leaves(like)) == wanted
+    def apply(variables, x):
+        return ours.apply(variables, x, mutable=["batch_stats"])
+
+    found, new = apply(variables, x)
+    before = variables["batch_stats"]
+    wanted = theirs(torch.tensor(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(found, wanted.detach(), atol=1e-5)
+    after = new["batch_stats"]
+    np.testing.assert_allclose(after["mean"], theirs.running_mean, atol=1e-6)
+    # PyTorch's running variance is unbiased: n / (n - 1) times as far, n = 6 * 5 * 4
+    unbiased = 0.9 * before["var"] + (after["var"] - 0.9 * before["var"]) * 120 / 119
+    np.testing.assert_allclose(unbiased, theirs.running_var, atol=1e-6)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", ["CifarResNet", "DenseNet"])
+def test_a_network_of_live_batch_norms_changes_all_its_statistics(name, monkeypatch):
+    monkeypatch.setitem(densenet.SIZES, 121, (4, 2, (1, 1, 1, 1)))
+    live = {"CifarResNet": models.CifarResNet(8, 3), "DenseNet": models.DenseNet(121)}
+    live = live[name].clone(batch_axis="batch")
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 32, 32, 3)), "float32")
+
+    like = jax.eval_shape(live.init, jax.random.key(0), x[0])
+    variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), like)
+    apply = functools.partial(live.apply, mutable=["batch_stats"])
+    batched = jax.vmap(apply, (None, 0), (0, None), axis_name="batch")
+    logits, new = jax.jit(batched)(variables, x)
+    assert np.isfinite(logits).all() and set(new) == {"batch_stats"}
+    before, after = variables["batch_stats"], new["batch_stats"]
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
+    assert all(jax.tree.leaves(moved))
 
 
 def test_a_cifar_resnet_computes_what_pytorchs_does(tmp_path):
@@ -210,6 +342,86 @@ class SqueezeNet(nn.Module):
 
     def forward(self, x):
         return self.classifier(self.features(x)).mean((2, 3))
+
+
+VGG_COUNTS = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+
+
+class VGG(nn.Module):
+    def __init__(self, counts, norm, hidden, classes):
+        super().__init__()
+        width, features = 3, []
+        for count, new in zip(counts, (64, 128, 256, 512, 512)):
+            for _ in range(count):
+                norms = [nn.BatchNorm2d(new)] if norm else []
+                features += [nn.Conv2d(width, new, 3, padding=1), *norms, nn.ReLU()]
+                width = new
+            features.append(nn.MaxPool2d(2, 2))
+        self.features = nn.Sequential(*features)
+        self.classifier = nn.Sequential(
+            *(nn.Linear(512 * 7 * 7, hidden), nn.ReLU(), nn.Dropout()),
+            *(nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout()),
+            nn.Linear(hidden, classes),
+        )
+
+    def forward(self, x):
+        h = functional.adaptive_avg_pool2d(self.features(x), 7)
+        return self.classifier(h.flatten(1))
+
+
+class DenseLayer(nn.Module):
+    def __init__(self, width, growth):
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv1 = nn.Conv2d(width, 4 * growth, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(4 * growth)
+        self.conv2 = nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        h = self.conv1(torch.relu(self.norm1(x)))
+        return torch.cat([x, self.conv2(torch.relu(self.norm2(h)))], 1)
+
+
+class Transition(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(width)
+        self.conv = nn.Conv2d(width, width // 2, 1, bias=False)
+
+    def forward(self, x):
+        return functional.avg_pool2d(self.conv(torch.relu(self.norm(x))), 2)
+
+
+class DenseNet(nn.Module):
+    def __init__(self, size, classes):
+        super().__init__()
+        width, growth, counts = size
+        self.features = nn.Sequential()
+        add = self.features.add_module
+        add("conv0", nn.Conv2d(3, width, 7, 2, 3, bias=False))
+        add("norm0", nn.BatchNorm2d(width))
+        add("relu0", nn.ReLU())
+        add("pool0", nn.MaxPool2d(3, 2, 1))
+        for i, count in enumerate(counts, 1):
+            block = nn.Sequential()
+            for k in range(count):
+                layer = DenseLayer(width + k * growth, growth)
+                block.add_module(f"denselayer{k + 1}", layer)
+            add(f"denseblock{i}", block)
+            width += count * growth
+            if i < len(counts):
+                add(f"transition{i}", Transition(width))
+                width //= 2
+        add("norm5", nn.BatchNorm2d(width))
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.classifier(torch.relu(self.features(x)).mean((2, 3)))
 
 
 class ConvNet(nn.Module):
