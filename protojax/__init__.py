@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; nothing is loaded
     )
     from protojax.scale import (
         checkpoints as checkpoints,
+        compression as compression,
         data as data,
         figures as figures,
         pages as pages,
@@ -45,7 +46,7 @@ _MODULES = {
     "ascent": "mechanisms",  # the one loop, and the sets it may not leave
     "curvature": "mechanisms",  # Hessian-vector products, eigenpairs
     "ranks": "mechanisms",  # ranks with ties, and pairs in order
-    "images": "mechanisms",  # transforms, blur, resize, total variation
+    "images": "mechanisms",  # transforms, blur, resize, total variation, JPEG
     # methods: one family's mathematics each; one example, pure
     "activations": "methods",  # swap non-linearities, record layers, backward rules
     "attributions": "methods",  # explanations: (score, x) -> [H, W, C]
@@ -57,6 +58,7 @@ _MODULES = {
     "models": "",
     # scale: data, devices, disk
     "data": "scale",  # tfds:, folder:, npz: and parts -> NumPy batches
+    "compression": "scale",  # JPEG artefacts in data sets, planted and as augmentation
     "parts": "scale",  # birds whose parts are known
     "training": "scale",  # a generator of training steps
     "checkpoints": "scale",  # Orbax

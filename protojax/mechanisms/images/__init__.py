@@ -1,0 +1,38 @@
+"""Differentiable operations on one image `[H, W, C]`.
+
+The random ones are transforms, `transform(x, *, key)` once their knobs are bound, and
+can be given to `ascent.ascend` as they are.
+
+- `transforms`: warps, shifts, blur, sizes, total variation.
+- `compression`: JPEG, as Pillow's codec has it, and what to put for its rounding.
+"""
+
+from protojax.mechanisms.images.compression import (
+    cubic_round,
+    jpeg,
+    jpeg_tables,
+    random_jpeg,
+    straight_through_round,
+)
+from protojax.mechanisms.images.transforms import (
+    affine,
+    gaussian_blur,
+    jitter,
+    random_affine,
+    resize,
+    total_variation,
+)
+
+__all__ = [
+    "affine",
+    "cubic_round",
+    "gaussian_blur",
+    "jitter",
+    "jpeg",
+    "jpeg_tables",
+    "random_affine",
+    "random_jpeg",
+    "resize",
+    "straight_through_round",
+    "total_variation",
+]
