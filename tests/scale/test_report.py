@@ -82,6 +82,20 @@ def test_stalled_rows_and_nulls_are_left_out_and_counted(folder):
     assert infinite == (None, None, None, 0, 1)
 
 
+def test_stalled_rows_are_counted_among_all_rows():
+    rows = [{"id": i, "stalled": i < 3, "found": i == 4} for i in range(5)]
+    assert report.estimate(rows, "stalled").mean == pytest.approx(3 / 5)
+    found, stalled = report.summary(rows, by=[], values=["found", "stalled"])
+    assert (found["mean"], found["n"], found["left_out"]) == (0.5, 2, 3)
+    assert (stalled["n"], stalled["left_out"]) == (5, 0)
+
+
+def test_a_number_that_is_missing_is_none():
+    assert report.number(None, ".2f") == report.decimal(None) == "none"
+    assert report.number(math.nan, ".0%") == "none" and report.number(0.5) == "0.5"
+    assert report.decimal(None, like=10.0) == "none"
+
+
 def test_the_interval_is_scipys_percentile_bootstrap():
     values = np.random.default_rng(3).exponential(size=40)
     rows = [{"id": i, "x": x} for i, x in enumerate(values)]

@@ -1,0 +1,175 @@
+"""Means over examples, with their intervals and what was left out."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Row = Mapping[str, Any]
+
+_BLOCK = 1 << 22  # numbers drawn at once by the bootstrap
+
+
+class Estimate(NamedTuple):
+    """A mean over examples.
+
+    Attributes:
+      mean: the mean, None if nothing is left.
+      low: lower end of the interval, None for fewer than two examples.
+      high: upper end.
+      n: examples behind it.
+      left_out: rows that were stalled or have no number.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+    left_out: int
+
+
+def estimate(
+    rows: Sequence[Row],
+    value: str,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of a column over examples, with its percentile bootstrap interval.
+
+    Rows that are `stalled` (an attack without a gradient to follow says nothing about
+    robustness) or have no number are left out and counted; of `stalled` itself all rows
+    are averaged. Several rows of one example, such as seeds, are averaged first:
+    examples are what was sampled.
+
+    Args:
+      rows: from `read`.
+      value: the column.
+      level: of the interval.
+      resamples: of the bootstrap.
+      seed: of the bootstrap; with the same one, equal numbers of examples are
+        resampled alike.
+
+    Returns:
+      The estimate.
+
+    Raises:
+      ValueError: no row has the column.
+
+    References:
+      Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+
+    >>> rows = [{"id": i, "loss": x} for i, x in enumerate([1.0, 2.0, 3.0, None])]
+    >>> estimate(rows, "loss")
+    Estimate(mean=2.0, low=1.0, high=3.0, n=3, left_out=1)
+    """
+    _check(rows, value)
+    return _estimate(rows, value, level, resamples, seed)
+
+
+def _check(rows: Sequence[Row], value: str) -> None:
+    if rows and not any(value in row for row in rows):
+        names = ", ".join(f"`{name}`" for name in rows[0])
+        raise ValueError(f"no row has `{value}`: choose from {names}")
+
+
+def _estimate(
+    rows: Sequence[Row],
+    value: str,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    groups: dict[Any, list[float]] = {}
+    left_out = 0
+    for number, row in enumerate(rows):
+        aside = value != "stalled" and row.get("stalled")
+        if aside or not _is_number(row.get(value)):
+            left_out += 1
+        else:
+            groups.setdefault(row.get("id", f"row {number}"), []).append(row[value])
+    means = np.asarray([np.mean(group) for group in groups.values()], np.float64)
+    count = len(means)
+    if count < 2:
+        mean = float(means[0]) if count else None
+        return Estimate(mean, None, None, count, left_out)
+    drawn = _resampled(means, resamples, seed)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(means.mean()), float(low), float(high), count, left_out)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """`[resamples]` means of samples drawn with replacement, in bounded memory."""
+    rng = np.random.default_rng(seed)
+    size = max(1, _BLOCK // len(values))
+    means = []
+    for begin in range(0, resamples, size):
+        shape = (min(size, resamples - begin), len(values))
+        means.append(values[rng.integers(len(values), size=shape)].mean(axis=1))
+    return np.concatenate(means)
+
+
+def summary(
+    rows: Sequence[Row],
+    *,
+    by: Sequence[str],
+    values: Sequence[str],
+    chance: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Every number of a report, for programs.
+
+    Args:
+      rows: from `read`.
+      by: columns whose combinations get a number each.
+      values: columns that are averaged.
+      chance: what chance would give, by column.
+
+    Returns:
+      Dicts with the columns of `by`, `value` (the averaged column's name), `mean`,
+      `low`, `high`, `n`, `left_out`, and `chance` where it is known.
+
+    >>> rows = [{"id": 0, "radius": 0.1, "loss": 2.0}]
+    >>> summary(rows, by=["radius"], values=["loss"])[0]["mean"]
+    2.0
+    """
+    for value in values:
+        _check(rows, value)
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
+    ordered = [sort([cell[axis] for cell in groups]) for axis in range(len(by))]
+    cells = sorted(
+        groups,
+        key=lambda cell: [o.index(c) for o, c in zip(ordered, cell, strict=True)],
+    )
+    levels = chance or {}
+    numbers = []
+    for cell in cells:
+        for value in values:
+            known = {"chance": levels[value]} if value in levels else {}
+            mean = _estimate(groups[cell], value)._asdict()
+            where = dict(zip(by, cell, strict=True))
+            numbers.append({**where, "value": value, **mean, **known})
+    return numbers
+
+
+def sort(values: Iterable[Any]) -> list[Any]:
+    """Distinct values, numbers by size, all else in order of appearance.
+
+    Args:
+      values: of one column.
+
+    Returns:
+      Each once.
+
+    >>> sort([0.2, 0.1, 0.2]), sort(["top_k", "center"])
+    ([0.1, 0.2], ['top_k', 'center'])
+    """
+    distinct = list(dict.fromkeys(values))
+    return sorted(distinct) if all(_is_number(v) for v in distinct) else distinct
