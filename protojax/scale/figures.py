@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, told apart by the color-blind too; yellow is left out.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_CHARACTER = 0.068  # inches, of the names of lines
 _INK, _QUIET, _FAINT = "#1f2328", "#6b7280", "#d8dbe0"
 _STYLE: Any = {
     "font.size": 9.5,
@@ -46,10 +47,12 @@ def curves(
     """One panel for each value, against a number, with one line per method.
 
     Intervals are shaded (see `report.estimate`), the chance level is a dashed line.
+    The figure is as wide as the names of the lines need.
 
     Args:
       rows: from `report.read`.
-      x: the column along the horizontal axis, a number such as the radius.
+      x: the column along the horizontal axis, a number such as the radius; rows that
+        have none there are left out.
       lines: the column whose values get a line each.
       values: the columns to draw, a panel each.
       chance: what chance would give, by column.
@@ -69,9 +72,11 @@ def curves(
     1
     """
     names, chance = names or {}, chance or {}
-    numbers = report.summary(rows, by=[lines, x], values=values)
+    placed = [row for row in rows if row.get(x) is not None]
+    numbers = report.summary(placed, by=[lines, x], values=values)
     keys = report.sort(number[lines] for number in numbers)
-    with _figure((3.6 * len(values) + 0.9, 3.1)) as figure:
+    longest = max(len(report.label(key, names)) for key in [*keys, "chance"])
+    with _figure(((2.4 + _CHARACTER * longest) * len(values), 3.1)) as figure:
         axes = figure.subplots(1, len(values), squeeze=False)[0]
         for axis, value in zip(axes, values, strict=True):
             chosen = [n for n in numbers if n["value"] == value]

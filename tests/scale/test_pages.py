@@ -63,6 +63,21 @@ def test_names_at_the_ends_never_cover_each_other():
     assert all(a[1] <= b[0] + 1 for a, b in zip(heights, heights[1:], strict=False))
 
 
+def test_long_names_leave_room_to_draw():
+    name = "an attack that somebody has given a very long and winding name"
+    long = [{"id": 0, "attack": name, "radius": r, "a": r, "b": r} for r in (1, 2)]
+    figure = figures.curves(long, x="radius", lines="attack", values=["a", "b"])
+    figure.canvas.draw()  # a layout that fails warns, and a warning is an error
+    for axis in figure.axes:
+        assert axis.get_window_extent().width / figure.dpi > 1.2
+
+
+def test_rows_without_a_place_are_not_drawn():
+    rows = [{"id": 0, "attack": "x", "radius": r, "v": 1.0} for r in (None, 0.1, 0.2)]
+    figure = figures.curves(rows, x="radius", lines="attack", values=["v"])
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [0.1, 0.2]
+
+
 def test_names_stand_at_the_ends_of_logarithmic_lines():
     rows = [
         {"id": 0, "attack": name, "radius": r, "x": r**power}
