@@ -7,6 +7,7 @@ from the folder that the environment variable PROTOJAX_DATA names;
 `fn(weights, image) -> logits`.
 """
 
+import functools
 import importlib
 import logging
 import os
@@ -49,12 +50,14 @@ def load(name: str, *, image_size: int | None = None) -> Network:
       The network.
 
     Raises:
-      ValueError: there is no such network; says which there are.
+      ValueError: there is no such network, and which there are; or what it makes of an
+        image are not logits.
       FileNotFoundError: its weights are not in PROTOJAX_DATA.
     """
     if ":" in name:
-        fn, weights = _own(name)
-        return Network(fn, weights, "parts", image_size or 64)
+        found = Network(*_own(name), "parts", image_size or 64)
+        _check_logits(name, found)
+        return found
     if name not in NAMES:
         raise ValueError(
             f"`model` is {name!r}: choose from {', '.join(NAMES)}, or write"
@@ -85,13 +88,14 @@ def correct(
       `image` `[N, S, S, 3]`, `label` `[N]` and `id` `[N]`.
 
     Raises:
-      ValueError: none is classified correctly.
+      ValueError: none is classified correctly, logits are not finite, or there are
+        fewer of them than classes.
     """
     source = source or network.images
     split = split or sources.usual_split(source)
-    classify = jax.jit(
+    look = jax.jit(
         lambda weights, images: jax.lax.map(
-            lambda x: jnp.argmax(network.fn(weights, x)), images, batch_size=chunk
+            functools.partial(network.fn, weights), images, batch_size=chunk
         )
     )
     limit = 2 * count
@@ -103,7 +107,7 @@ def correct(
             resize=network.resize,
             limit=limit,
         )
-        guesses = np.asarray(classify(network.weights, found["image"]))
+        guesses = _guesses(look(network.weights, found["image"]), found["label"])
         right = np.flatnonzero(guesses == found["label"])
         if len(right) >= count or len(guesses) < limit:
             break
@@ -116,6 +120,24 @@ def correct(
     seen = (len(right), len(guesses), split)
     _log.info("%d of %d images (%s) are classified correctly", *seen)
     return {name: values[right[:count]] for name, values in found.items()}
+
+
+def _guesses(logits: Array, labels: np.ndarray) -> np.ndarray:
+    """The classes that are seen, of logits `[N, K]` that can tell these labels."""
+    broken = np.sum(~np.all(np.isfinite(logits), axis=1))
+    if broken:
+        raise ValueError(
+            f"`model` has logits that are not finite, for {broken} of {len(labels)}"
+            " images: are its weights those that were trained, and does it take pixels"
+            " in [0, 1]?"
+        )
+    classes, last = logits.shape[1], labels.max(initial=0)
+    if last >= classes:
+        raise ValueError(
+            f"`model` has {classes} logits, and the images have labels up to {last}:"
+            " classes count from 0, one logit for each"
+        )
+    return np.argmax(logits, axis=1)
 
 
 def expand(source: str) -> str:
@@ -202,6 +224,29 @@ def _own(name: str) -> tuple[Fn, PyTree]:
             f" fn(weights, image) -> logits; it returned {type(made).__name__}"
         )
     return made
+
+
+def _check_logits(name: str, network: Network) -> None:
+    """Hold a user's network to the contract: one image in, logits `[K]` out."""
+    shape = (network.image_size, network.image_size, 3)
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    try:
+        made = jax.eval_shape(network.fn, network.weights, image)
+    except (TypeError, ValueError) as error:
+        error.add_note(f"`model` was given an image {list(shape)}: see `--image-size`")
+        raise
+    if getattr(made, "ndim", None) == 1 and jnp.issubdtype(made.dtype, jnp.floating):
+        return
+    what = (
+        f"{made.dtype} {list(made.shape)}"
+        if isinstance(made, jax.ShapeDtypeStruct)
+        else type(made).__name__
+    )
+    raise ValueError(
+        f"`model` is {name!r}, which makes {what} of an image {list(shape)} where it"
+        " must make logits `[K]`: of a network that takes batches write"
+        " model(x[None])[0], and of one that returns more its logits alone"
+    )
 
 
 NAMES: dict[str, Callable[[], Network]] = {

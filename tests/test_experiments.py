@@ -79,6 +79,21 @@ def blind():
 
 def wrong():
     return network()[0]
+
+def batches():
+    return lambda weights, x: network()[0](weights, x)[None], {"scale": 4.0}
+
+def both():
+    return lambda weights, x: (network()[0](weights, x), x), {"scale": 4.0}
+
+def broken():
+    return lambda weights, x: network()[0](weights, x) / 0, {"scale": 0.0}
+
+def two():
+    return lambda weights, x: network()[0](weights, x)[:2], {"scale": 4.0}
+
+def small():
+    return lambda weights, x: x.ravel() @ weights, jnp.ones((12, 3))
 """
     (process / "mine.py").write_text(text)
     draw = np.random.default_rng(0)
@@ -230,6 +245,20 @@ def test_bad_networks_and_images_say_what_to_do(own, monkeypatch):
         networks.load("mine:nothing")
     with pytest.raises(ValueError, match=r"must return \(fn, weights\).*function"):
         networks.load("mine:wrong")
+    for name, made in (("batches", r"float32 \[1, 3\]"), ("both", "tuple")):
+        message = rf"makes {made} of an .*\(x\[None\]\)\[0\]"
+        with pytest.raises(ValueError, match=message):
+            networks.load(f"mine:{name}", image_size=16)
+    with pytest.raises(TypeError) as failed:
+        networks.load("mine:small", image_size=16)
+    assert "image [16, 16, 3]: see `--image-size`" in "".join(failed.value.__notes__)
+    for name, why in (
+        ("broken", "not finite, for 6 of 6 images"),
+        ("two", "has 2 logits, and the images have labels up to 2"),
+    ):
+        network = networks.load(f"mine:{name}", image_size=16)
+        with pytest.raises(ValueError, match=why):
+            networks.correct(network, f"folder:{own / 'images'}", "all", count=3)
     blind = networks.load("mine:blind", image_size=16)
     with pytest.raises(ValueError, match="is classified correctly: do its labels"):
         networks.correct(blind, f"folder:{own / 'images'}", "all", count=2)
