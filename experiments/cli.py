@@ -10,6 +10,7 @@ The knobs become options (their help is the text under each field), a named
 configuration comes first: `python -m experiments.fragility imagenet --steps 100`.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -18,14 +19,18 @@ import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import jax
 
+import protojax
 from protojax.scale import storage
 
 Config = TypeVar("Config")
+
+_OURS = [pathlib.Path(path).parent for path in (protojax.__file__, __file__)]
 
 
 def run(
@@ -50,7 +55,8 @@ def run(
       args: the command line, `sys.argv` if not given.
 
     Raises:
-      SystemExit: a bad command line, a folder of another configuration, Ctrl-C.
+      SystemExit: a bad command line, whatever the script refuses by a `ValueError` of
+        ours or a missing file, a folder of another configuration, Ctrl-C.
       ModuleNotFoundError: tyro is not installed; says how to install it.
     """
     arguments = list(sys.argv[1:] if args is None else args)
@@ -61,7 +67,8 @@ def run(
     parsed = _parse(configs, name, rest, script, description, plan is not None)
     _prepare()
     if plan is not None and parsed.plan:
-        print(plan(parsed.config))
+        with _one_line(script):
+            print(plan(parsed.config))
         return
     folder = parsed.out
     notes = {"script": script, "name": name, "command": command, **storage.versions()}
@@ -70,13 +77,29 @@ def run(
     except ValueError as error:
         raise SystemExit(f"{script}: {error} (`--out`)") from error
     try:
-        main(parsed.config, folder)
+        with _one_line(script):
+            main(parsed.config, folder)
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'interrupted'}", file=sys.stderr)
         print(f"to go on: {command}", file=sys.stderr)
         raise SystemExit(130) from None  # what a shell gives for Ctrl-C
     report = folder / "report.html"
     print(f"report: {report.resolve()}" if report.exists() else f"results: {folder}")
+
+
+@contextlib.contextmanager
+def _one_line(script: str) -> Iterator[None]:
+    """What protojax or an experiment refuses is said without a traceback.
+
+    An error that came from elsewhere, such as the user's network, keeps its own.
+    """
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        place = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if not any(place.is_relative_to(home) for home in _OURS):
+            raise
+        raise SystemExit(f"{script}: {error}") from error
 
 
 def _name(configs: Mapping[str, Any], arguments: Sequence[str], script: str) -> str:

@@ -159,6 +159,34 @@ def test_ctrl_c_leaves_with_the_command_that_goes_on(capsys):
     assert "to go on: python -m experiments.test_cli smoke" in text
 
 
+def test_what_is_refused_is_said_in_a_line_and_what_breaks_keeps_its_traceback():
+    def refused(config, folder):
+        sweeps.grid(radius="1/255")
+        main(config, folder)
+
+    with pytest.raises(SystemExit, match="test_cli: .*`radius`"):
+        cli.run(CONFIGS, refused, args=["--out", "here"])
+    with pytest.raises(SystemExit, match="test_cli: .*`radius`"):
+        cli.run(
+            CONFIGS, main, plan=lambda _: sweeps.grid(radius="1/255"), args=["--plan"]
+        )
+    cli.run(CONFIGS, main, args=["smoke", "--out", "here"])  # nothing is left behind
+
+    def broken(config, folder):
+        del config, folder
+        jnp.zeros(3).reshape(2, 2)
+
+    with pytest.raises(TypeError):
+        cli.run(CONFIGS, broken, args=[])
+
+    def broken_too(config, folder):
+        del config, folder
+        raise ValueError("of the user's own")
+
+    with pytest.raises(ValueError, match="own"):
+        cli.run(CONFIGS, broken_too, args=[])
+
+
 def test_the_compilation_cache_is_the_users_unless_one_is_set(tmp_path):
     jax.config.update("jax_compilation_cache_dir", None)
     cli.run(CONFIGS, lambda config, folder: None, args=[])  # noqa: ARG005

@@ -269,7 +269,7 @@ def test_bad_networks_and_images_say_what_to_do(own, monkeypatch):
 
 @pytest.mark.usefixtures("own")
 def test_an_unknown_attack_is_named():
-    with pytest.raises(ValueError, match="`attacks` has 'topk'"):
+    with pytest.raises(SystemExit, match="`attacks` has 'topk'"):
         script(fragility, *OWN, "--attacks", "topk", "--out", "here")
 
 
