@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; nothing is loaded
         influence as influence,
         metrics as metrics,
         objectives as objectives,
+        prototypes as prototypes,
     )
     from protojax.scale import (
         checkpoints as checkpoints,
@@ -54,6 +55,7 @@ _MODULES = {
     "attacks": "methods",  # (objective, x) -> Ascent, and the papers' recipes
     "metrics": "methods",  # how far a map moved
     "influence": "methods",  # which training examples a prediction leans on
+    "prototypes": "methods",  # this looks like that: ProtoPNet
     # models: the only import of Flax
     "models": "",
     # scale: data, devices, disk

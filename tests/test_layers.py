@@ -11,7 +11,7 @@ MAY_IMPORT = {
     "contracts": {"contracts"},
     "mechanisms": {"contracts", "mechanisms"},
     "methods": {"contracts", "mechanisms", "methods"},
-    "models": {"contracts", "mechanisms", "models"},
+    "models": {"contracts", "mechanisms", "methods", "models"},
     "scale": {"contracts", "mechanisms", "scale"},
     "__init__": {"contracts", "mechanisms", "methods", "models", "scale"},  # for types
 }

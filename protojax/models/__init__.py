@@ -3,7 +3,8 @@
 Every network is a module that takes **one** image `[H, W, C]`, float32 in [0, 1], and
 returns logits `[K]`; its own normalization is inside. Its non-linearity is the field
 `act`, so the same variables serve another one: `model.clone(act=jax.nn.softplus)`. Its
-layers are named by `jax.ad_checkpoint.checkpoint_name`.
+layers are named by `jax.ad_checkpoint.checkpoint_name`. A `PrototypeHead` takes a
+feature map in the place of an image: what another network makes of one.
 
 >>> import jax
 >>> from protojax import models
@@ -25,6 +26,7 @@ _MODULES = {
     "squeezenet",  # SqueezeNet 1.1
     "mobilenet",  # MobileNet V1 and V2
     "vit",  # vision transformer
+    "protopnet",  # a head of prototypes on any of them
     "layers",  # what they share
     "pretrained",  # weights from .npz, .safetensors and PyTorch files
     "torchfile",  # PyTorch's files, read without PyTorch and without running code
@@ -40,6 +42,7 @@ _NETWORKS = {
     "MobileNetV1": "mobilenet",
     "MobileNetV2": "mobilenet",
     "VisionTransformer": "vit",
+    "PrototypeHead": "protopnet",
 }
 
 

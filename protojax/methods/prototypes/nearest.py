@@ -1,0 +1,245 @@
+"""The patches of many images that are nearest to each prototype; push and prune.
+
+A data set is gone through batch by batch, in any order and on any number of devices:
+
+    found = prototypes.none_found(weights["prototypes"], k=1)
+    for batch in batches:
+        here = prototypes.nearest(latent(batch), weights["prototypes"], ...)
+        found = prototypes.merge(found, here)
+
+and what comes out does not depend on how. Of patches at the same distance the one of
+the smaller image number comes first, then the smaller row, then the smaller column.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from protojax.contracts import Array, ArrayLike
+from protojax.mechanisms import ascent
+
+
+class Nearest(NamedTuple):
+    """The k nearest images of each prototype, each with its nearest patch.
+
+    Attributes:
+      distance: `[P, k]` squared, rising; infinity where there are fewer than k images.
+      image: `[P, k]` the number of the image, -1 where there is none.
+      label: `[P, k]` its class, -1 where there is none.
+      cell: `[P, k, 2]` row and column of the patch in the latent map.
+      patch: `[P, k, D]` the patch itself.
+    """
+
+    distance: Array
+    image: Array
+    label: Array
+    cell: Array
+    patch: Array
+
+
+def none_found(prototypes: Array, *, k: int) -> Nearest:
+    """What is known before any image was looked at.
+
+    Args:
+      prototypes: `[P, D]`.
+      k: how many images shall be found.
+
+    Returns:
+      Infinite distances.
+
+    Raises:
+      ValueError: for k below one.
+
+    >>> none_found(jnp.zeros((3, 4)), k=2).image.tolist()
+    [[-1, -1], [-1, -1], [-1, -1]]
+    """
+    chex.assert_rank(prototypes, 2)
+    ascent.check_count("k", k)
+    count, depth = prototypes.shape
+    return Nearest(
+        distance=jnp.full((count, k), jnp.inf, prototypes.dtype),
+        image=jnp.full((count, k), -1),
+        label=jnp.full((count, k), -1),
+        cell=jnp.zeros((count, k, 2), int),
+        patch=jnp.zeros((count, k, depth), prototypes.dtype),
+    )
+
+
+def nearest(
+    latent: Array,
+    prototypes: Array,
+    labels: Array,
+    images: Array,
+    *,
+    k: int,
+    owners: ArrayLike | None = None,
+) -> Nearest:
+    """Look for the nearest images of each prototype in a batch.
+
+    Distances are sums of squared differences, which a patch has zero of from itself,
+    whatever else is in the batch; those of `squared_distances` have rounding errors.
+
+    Args:
+      latent: `[N, h, w, D]` latent maps.
+      prototypes: `[P, D]`.
+      labels: `[N]` the images' classes.
+      images: `[N]` their numbers, each another one; below zero for what is no image but
+        fills the batch.
+      k: how many images for each prototype.
+      owners: `[P]` the class of each prototype: only images of that class are looked
+        at. None looks at all.
+
+    Returns:
+      What is nearest in this batch.
+
+    Raises:
+      ValueError: for k below one.
+
+    >>> latent = jnp.array([[[[0.0], [1.0]]], [[[3.0], [4.0]]]])
+    >>> ids = jnp.arange(2)
+    >>> found = nearest(latent, jnp.array([[2.5]]), ids, ids, k=2)
+    >>> found.image.tolist(), found.distance.tolist(), found.patch[:, :, 0].tolist()
+    ([[1, 0]], [[0.25, 2.25]], [[3.0, 1.0]])
+    """
+    chex.assert_rank([latent, prototypes, labels, images], [4, 2, 1, 1])
+    chex.assert_equal_shape_prefix([latent, labels, images], 1)
+    ascent.check_count("k", k)
+    (count, _, columns, depth), num = latent.shape, len(prototypes)
+    patches = latent.reshape(count, -1, 1, depth)
+    distances = jnp.sum((patches - prototypes[None, None]) ** 2, axis=-1)
+    least = jnp.min(distances, axis=1)
+    if owners is not None:
+        own = jnp.asarray(owners)[None] == labels[:, None]
+        least = jnp.where(own, least, jnp.inf)
+    left_out = jnp.isnan(least) | (images < 0)[:, None]
+    least = jnp.where(left_out, jnp.inf, least)
+    place = jnp.argmin(distances, axis=1)
+    order = _order(least.T, jnp.broadcast_to(images[None], (num, count)), k)
+    taken = order.clip(0, count - 1)
+    where = jnp.take_along_axis(place.T, taken, axis=1)
+    found = Nearest(
+        distance=jnp.take_along_axis(least.T, taken, axis=1),
+        image=images[taken],
+        label=labels[taken],
+        cell=jnp.stack([where // columns, where % columns], axis=-1),
+        patch=patches[taken, where, 0],
+    )
+    return _blank(found, order >= count)
+
+
+def merge(a: Nearest, b: Nearest) -> Nearest:
+    """The nearest of two lots of images.
+
+    Args:
+      a: of some images.
+      b: of others.
+
+    Returns:
+      As many for each prototype as `a` has.
+
+    >>> one = none_found(jnp.zeros((1, 1)), k=1)
+    >>> two = one._replace(distance=jnp.array([[2.0]]), image=jnp.array([[7]]))
+    >>> merge(one, two).image.tolist(), merge(two, one).image.tolist()
+    ([[7]], [[7]])
+    """
+    both = jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=1), a, b)
+    order = _order(both.distance, both.image, a.distance.shape[1])
+
+    def take(values: Array) -> Array:
+        index = order.reshape(*order.shape, *[1] * (values.ndim - 2))
+        return jnp.take_along_axis(values, index, axis=1)
+
+    return jax.tree.map(take, both)
+
+
+def push(found: Nearest, owners: Sequence[int]) -> Array:
+    """Each prototype becomes the patch of its class that is nearest to it.
+
+    Args:
+      found: the nearest images of all there are, looked for with `owners`.
+      owners: `[P]` the class of each prototype.
+
+    Returns:
+      `[P, D]` the new prototypes.
+
+    Raises:
+      ValueError: if a class has no image. (The authors' code makes its prototypes
+        zero.)
+
+    References:
+      Chen et al., This Looks Like That, 2019, section 2.2 and equation 4.
+
+    >>> latent = jnp.array([[[[0.0], [1.0]]], [[[3.0], [4.0]]]])
+    >>> own, ids = jnp.array([0, 1]), jnp.arange(2)
+    >>> found = nearest(latent, jnp.array([[2.5], [2.5]]), own, ids, k=1, owners=own)
+    >>> push(found, (0, 1)).ravel().tolist()
+    [1.0, 3.0]
+    """
+    chex.assert_axis_dimension(found.distance, 0, len(owners))
+    if ascent.known(found.distance):
+        lost = np.flatnonzero(~np.isfinite(found.distance[:, 0])).tolist()
+        if lost:
+            names = ", ".join(str(c) for c in sorted({owners[j] for j in lost})[:8])
+            raise ValueError(
+                f"{len(lost)} prototypes have no image to be pushed to, those of the "
+                f"classes {names}: push on images of every class, and look for NaN in "
+                "their features"
+            )
+    return found.patch[:, 0]
+
+
+def prune(found: Nearest, owners: Sequence[int], *, needed: int = 3) -> Array:
+    """Which prototypes to keep: those whose nearest images are of their class.
+
+    Args:
+      found: the nearest images of all classes, after a push; six in the paper.
+      owners: `[P]` the class of each prototype.
+      needed: of how many of them the class must be the prototype's.
+
+    Returns:
+      bool `[P]`, true for prototypes to be kept.
+
+    Raises:
+      ValueError: if more are needed than there are.
+
+    References:
+      Chen et al., This Looks Like That, 2019, supplement; three of six in its code.
+
+    >>> found = none_found(jnp.zeros((2, 1)), k=3)
+    >>> found = found._replace(label=jnp.array([[0, 0, 1], [0, 0, 1]]))
+    >>> prune(found, (0, 1), needed=2).tolist()
+    [True, False]
+    """
+    chex.assert_axis_dimension(found.label, 0, len(owners))
+    k = found.label.shape[1]
+    if not 0 <= needed <= k:
+        raise ValueError(
+            f"`needed` is {needed}, and {k} images were looked for: choose 0 to {k}"
+        )
+    same = found.label == jnp.asarray(owners)[:, None]
+    return jnp.sum(same, axis=1) >= needed
+
+
+def _order(distance: Array, image: Array, k: int) -> Array:
+    """Places of the k smallest `[P, k]`, by distance, then by image."""
+    places = jax.lax.broadcasted_iota(jnp.int32, distance.shape, 1)
+    *_, order = jax.lax.sort((distance, image, places), dimension=1, num_keys=2)
+    missing = max(0, k - order.shape[1])
+    return jnp.pad(order[:, :k], ((0, 0), (0, missing)), constant_values=2**31 - 1)
+
+
+def _blank(found: Nearest, absent: Array) -> Nearest:
+    """Nothing where there is no image, or none of the class."""
+    absent = absent | jnp.isinf(found.distance)
+    wide = absent[..., None]
+    return Nearest(
+        distance=jnp.where(absent, jnp.inf, found.distance),
+        image=jnp.where(absent, -1, found.image),
+        label=jnp.where(absent, -1, found.label),
+        cell=jnp.where(wide, 0, found.cell),
+        patch=jnp.where(wide, 0, found.patch),
+    )
