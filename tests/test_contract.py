@@ -195,7 +195,8 @@ def test_everything_public_is_on_a_list():
     quadratures = {"Quadrature", "left", "right", "midpoint", "trapezoid"}
     others = quadratures | {"gauss_legendre", "heatmap"}
     assert {*attributions.__all__} - others == {*ATTRIBUTIONS, *OF_A_LAYER}
-    assert {*metrics.__all__} - {"Curve", "class_entry"} == {*METRICS, *OF_A_NETWORK}
+    listed = {*METRICS, *OF_A_NETWORK, *AGAINST_TRUTH, *OF_PROTOTYPES}
+    assert {*metrics.__all__} - {"Curve", "class_entry"} == listed
     built = {
         name
         for name, value in vars(objectives).items()
@@ -374,6 +375,43 @@ METRICS = {  # of two maps, and what they are of two equal ones
 
 OF_A_NETWORK = {"confidence", "deletion", "insertion", "max_sensitivity"}
 OF_A_NETWORK |= {"local_lipschitz", "center_of_mass", "top_k_mask"}
+
+
+AGAINST_TRUTH = {  # of a map and a mask, and what they are where the two agree
+    "activation_precision": (metrics.activation_precision, 1.0),
+    "high_inside": (metrics.high_inside, 1.0),
+    "inside_outside_difference": (metrics.inside_outside_difference, 1.0),
+    "outside_inside_ratio": (metrics.outside_inside_ratio, 0.0),
+    "pointing_energy": (metrics.pointing_energy, 1.0),
+    "pointing_game": (metrics.pointing_game, 1.0),
+    "object_share": (metrics.object_share, 1.0),
+    "background_share": (metrics.background_share, 0.0),
+    "mask_overlap": (metrics.mask_overlap, 1.0),
+}
+OF_PROTOTYPES = {  # counts and boxes, tested by themselves
+    *("consistency", "duplicates", "explanation_size", "part_hits", "part_rates"),
+    *("patch_box", "peak_box", "purity", "stability", "high_mask"),
+    *("accuracy_change", "activation_change", "location_change", "rank_change"),
+}
+
+
+def test_metrics_against_a_truth_keep_the_contract():
+    inside = jnp.zeros((2, SIZE, SIZE), bool).at[:, 2:4, 1:6].set(True)
+    draws = jax.random.uniform(KEY, (2, SIZE, SIZE))
+
+    @jax.jit
+    @jax.vmap
+    def all_of(a, inside):
+        return {
+            name: (metric(inside.astype(float), inside), metric(a, inside))
+            for name, (metric, _) in AGAINST_TRUTH.items()
+        }
+
+    for name, (agree, other) in all_of(draws, inside).items():
+        best = AGAINST_TRUTH[name][1]
+        np.testing.assert_allclose(agree, jnp.full(2, best), err_msg=name)
+        assert other.shape == (2,) and jnp.all(jnp.isfinite(other)), name
+        assert jnp.all((other <= best) if best else (other >= best)), name
 
 
 def test_metrics_keep_the_contract(net):
