@@ -1,6 +1,7 @@
 """Where images come from, said in one way: `tfds:`, `folder:`, `npz:` and `parts`.
 
     tfds:cifar10              a TensorFlow Datasets set (needs no TensorFlow)
+    tfds:cars196#bbox         the same, what lies in the box `bbox` of each image
     folder:PATH               images in one sub-folder for each class, or named in a
                               `labels.csv` (`folder:PATH/other.csv` names the table)
     npz:PATH                  arrays `x_SPLIT`, `y_SPLIT`, or `images`, `labels`
@@ -8,12 +9,14 @@
 
 Whatever the source, images come as float32 `[S, S, 3]` in [0, 1]: the short side is
 resized (with antialiasing), the center is cut out, gray images are repeated to three
-channels, and transparent ones are laid on white.
+channels, and transparent ones are laid on white. What is cut out of a box is resized to
+a square, whatever its sides. A split may be sliced: `all[::2]` and `all[1::2]` are the
+two halves of files that come without splits.
 """
 
 import collections
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 
 import numpy as np
@@ -79,6 +82,45 @@ def batches(
     return _stream(_reader(found, image_size, resize), order)
 
 
+def in_order(
+    name: str,
+    split: str,
+    *,
+    size: int,
+    image_size: int,
+    resize: int | None = None,
+) -> Iterator[dict[str, Array]]:
+    """Yield every image once, batch by batch, in the order of the source.
+
+    Args:
+      name: where the images come from, see the module.
+      split: `train`, `test` or whatever the source has; `all` for files without splits.
+      size: images in a batch, B; the last batch may have fewer.
+      image_size: height and width S in pixels.
+      resize: length of the short side before the center is cut out, as in `batches`.
+
+    Yields:
+      `image` float32 `[B, S, S, 3]` in [0, 1], `label` int32 `[B]`, and `id` int32
+      `[B]`, the place in the split.
+
+    Raises:
+      ValueError: if a number is out of range or the source is not what it should be.
+      FileNotFoundError: if there is no such file or folder.
+
+    >>> from protojax.scale import data
+    >>> [batch["id"].tolist() for batch in
+    ...  data.in_order("parts:5", "train", size=3, image_size=32)]
+    [[0, 1, 2], [3, 4]]
+    """
+    _check_sizes(image_size, resize)
+    found = sources.find(name, split, image_size=resize or image_size)
+    if size < 1:
+        raise ValueError(f"`size` must be 1 or more, got {size}")
+    chosen = np.arange(found.num)
+    order = (chosen[first : first + size] for first in range(0, found.num, size))
+    return _stream(_reader(found, image_size, resize), order)
+
+
 def load(
     name: str,
     split: str,
@@ -122,6 +164,52 @@ def load(
         if seed is not None:
             chosen = np.random.default_rng(seed).permutation(chosen)
         chosen = np.sort(chosen[:limit])
+    return _picked(found, chosen, image_size, resize)
+
+
+def pick(
+    name: str,
+    split: str,
+    ids: Sequence[int] | Array,
+    *,
+    image_size: int,
+    resize: int | None = None,
+) -> dict[str, Array]:
+    """Read some images by their place in the source.
+
+    Args:
+      name: where the images come from, see the module.
+      split: `train`, `test` or whatever the source has; `all` for files without splits.
+      ids: which ones, N of them.
+      image_size: height and width S in pixels.
+      resize: length of the short side before the center is cut out, as in `load`.
+
+    Returns:
+      `image` float32 `[N, S, S, 3]` in [0, 1], `label` int32 `[N]`, and `id` int32
+      `[N]`, as given.
+
+    Raises:
+      ValueError: if a number is out of range or the source is not what it should be.
+      FileNotFoundError: if there is no such file or folder.
+
+    >>> from protojax.scale import data
+    >>> data.pick("parts", "test", [9, 2], image_size=32)["label"].tolist()
+    [1, 2]
+    """
+    _check_sizes(image_size, resize)
+    found = sources.find(name, split, image_size=resize or image_size)
+    chosen = np.asarray(ids, int)
+    if not chosen.size or chosen.min() < 0 or chosen.max() >= found.num:
+        raise ValueError(
+            f"`ids` must be places from 0 to {found.num - 1}, one or more; got "
+            f"{chosen.tolist()[:8]}"
+        )
+    return _picked(found, chosen, image_size, resize)
+
+
+def _picked(
+    found: sources.Source, chosen: Array, image_size: int, resize: int | None
+) -> dict[str, Array]:
     read = _reader(found, image_size, resize)
     with (
         futures.ThreadPoolExecutor(_THREADS) as pool,
@@ -171,10 +259,15 @@ def _stream(
         for chosen in order:
             waiting.append((chosen, [pool.submit(read, i) for i in chosen]))
             if len(waiting) > _AHEAD:
-                ids, tasks = waiting.popleft()
-                yield _collated(ids, [task.result() for task in tasks])
+                yield _awaited(*waiting.popleft())
+        while waiting:
+            yield _awaited(*waiting.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _awaited(ids: Array, tasks: list[futures.Future]) -> dict[str, Array]:
+    return _collated(ids, [task.result() for task in tasks])
 
 
 def _collated(ids: Array, examples: list[tuple[Array, int]]) -> dict[str, Array]:

@@ -36,8 +36,10 @@ def find(name: str, split: str, *, image_size: int) -> Source:
 
     Args:
       name: where the images come from, as `protojax.scale.data` describes.
-      split: `train`, `test` or whatever the source has; `all` for files without splits.
-      image_size: size at which birds are drawn; the others come as they are stored.
+      split: `train`, `test` or whatever the source has; `all` for files without splits;
+        every second one is `all[::2]`, the others are `all[1::2]`.
+      image_size: size at which birds are drawn, and boxes are cut out; the others come
+        as they are stored.
 
     Returns:
       what is known of it, and how one image is read.
@@ -53,9 +55,14 @@ def find(name: str, split: str, *, image_size: int) -> Source:
     (100, 8)
     """
     scheme, _, rest = name.partition(":")
+    if scheme == "tfds" and rest:
+        return _tfds(rest, split, image_size)
+    if "[" in split:
+        whole, _, part = split.partition("[")
+        return _sliced(find(name, whole, image_size=image_size), part, split)
     if scheme == "parts":
         return _parts(name, rest, split, image_size)
-    openers = {"tfds": _tfds, "folder": _folder, "npz": _npz}
+    openers = {"folder": _folder, "npz": _npz}
     if scheme not in openers or not rest:
         raise ValueError(
             f"`name` must be tfds:NAME, folder:PATH, npz:PATH or parts; got {name!r}"
@@ -194,12 +201,38 @@ def _checked_images(images: Array, where: str) -> Array:
     return np.broadcast_to(images, (*images.shape[:3], 3))
 
 
-def _tfds(name: str, split: str) -> Source:
+def _sliced(whole: Source, part: str, split: str) -> Source:
+    """Some of the images, as `all[::2]` and `all[1::2]` name them."""
+    numbers = part.removesuffix("]").split(":")
+    signless = [number.removeprefix("-") for number in numbers]
+    right = part.endswith("]") and 2 <= len(numbers) <= 3
+    if (
+        not right
+        or not all(n.isdigit() or not n for n in signless)
+        or "0" in numbers[2:]
+    ):
+        raise ValueError(
+            f"`split` is {split!r}: write a slice as NAME[FIRST:LAST] or "
+            "NAME[FIRST:LAST:STEP], numbers or nothing"
+        )
+    places = range(whole.num)[slice(*(int(n) if n else None for n in numbers))]
+    if not places:
+        raise ValueError(f"`split` {split!r} has none of the {whole.num} images")
+    return Source(
+        len(places),
+        whole.classes,
+        lambda i: whole.name(places[i]),
+        lambda i: whole.read(places[i]),
+    )
+
+
+def _tfds(name: str, split: str, size: int) -> Source:
     import tensorflow_datasets as tfds
 
+    name, _, box = name.partition("#")
     records = tfds.data_source(name, split=split)
     features = records.dataset_info.features
-    for need in ("image", "label"):
+    for need in ("image", "label", *([box] if box else [])):
         if need not in features:
             raise ValueError(
                 f"tfds:{name} has no feature {need!r}; it has {sorted(features)}"
@@ -209,11 +242,23 @@ def _tfds(name: str, split: str) -> Source:
 
     def read(i: int) -> tuple[Array, int]:
         record = records[i]
-        image = _checked_images(record["image"][None], f"tfds:{name} {split} {i}")
-        return image[0], int(record["label"])
+        image = _checked_images(record["image"][None], f"tfds:{name} {split} {i}")[0]
+        if box:
+            image = _cut_out(image, record[box], size)
+        return image, int(record["label"])
 
     classes = tuple(getattr(features["label"], "names", None) or ())
     return Source(len(records), classes, lambda i: f"{name} {split} {i}", read)
+
+
+def _cut_out(image: Array, box: Array, size: int) -> Array:
+    """What lies in a box, resized to a square: sides change by different factors."""
+    pixels = np.asarray(box, float) * np.tile(image.shape[:2], 2)
+    top, left, bottom, right = (pixels + 1e-3).astype(int)  # 59.9999 was 60 once
+    rows, columns = slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
+    module = pillow("cutting out boxes")
+    cut = module.fromarray(np.ascontiguousarray(image[rows, columns]))
+    return np.asarray(cut.resize((size, size), module.Resampling.BILINEAR))
 
 
 def _folder(path: str, split: str) -> Source:

@@ -172,6 +172,68 @@ def test_tfds_is_read_without_tensorflow():
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_what_lies_in_a_box_of_a_tfds_image_is_cut_out_and_made_square():
+    name = "tfds:caltech_birds2011#bbox"
+    with tfds.testing.mock_data(num_examples=3):
+        birds = data.load(name, "test", image_size=24)
+        record = tfds.data_source("caltech_birds2011", split="test")[1]
+    sides = np.tile(record["image"].shape[:2], 2)
+    top, left, bottom, right = np.int64(record["bbox"] * sides + 1e-3)
+    bottom, right = max(bottom, top + 1), max(right, left + 1)  # mocked boxes are any
+    cut = Image.fromarray(record["image"][top:bottom, left:right])
+    expected = np.asarray(cut.resize((24, 24), Image.Resampling.BILINEAR))
+    assert birds["image"].shape == (3, 24, 24, 3)
+    np.testing.assert_array_equal(birds["image"][1], expected / np.float32(255))
+    with (
+        tfds.testing.mock_data(num_examples=2),
+        pytest.raises(ValueError, match="has no feature 'box'"),
+    ):
+        data.load("tfds:cifar10#box", "test", image_size=24)
+
+
+def test_a_split_may_be_sliced(folder):
+    name = f"folder:{folder}"
+    whole = sources.find(name, "all", image_size=8)
+    halves = [sources.find(name, f"all[{i}::2]", image_size=8) for i in (0, 1)]
+    assert [half.num for half in halves] == [3, 3]
+    names = [[half.name(i) for i in range(3)] for half in halves]
+    assert [*sum(zip(*names), ())] == [whole.name(i) for i in range(6)]
+    image, label = halves[1].read(2)
+    np.testing.assert_array_equal(image, whole.read(5)[0])
+    assert label == whole.read(5)[1] and halves[1].classes == whole.classes
+    last = data.load("parts:9", "test[-2:]", image_size=16)
+    assert last["label"].tolist() == [7, 0] and last["id"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("split", ["all[1]", "all[::2", "all[a:b]", "all[::0]"])
+def test_a_slice_that_is_none_is_refused(split, folder):
+    with pytest.raises(ValueError, match="`split` is .* write a slice as"):
+        sources.find(f"folder:{folder}", split, image_size=8)
+    with pytest.raises(ValueError, match="has none of the 6 images"):
+        sources.find(f"folder:{folder}", "all[9:]", image_size=8)
+
+
+def test_some_images_are_picked_by_their_place():
+    whole = data.load("parts:7", "test", image_size=16)
+    some = data.pick("parts:7", "test", [5, 0, 5], image_size=16)
+    np.testing.assert_array_equal(some["image"], whole["image"][[5, 0, 5]])
+    assert some["id"].tolist() == [5, 0, 5] and some["label"].tolist() == [5, 0, 5]
+    for ids in ([7], [-1], []):
+        with pytest.raises(ValueError, match="`ids` must be places from 0 to 6"):
+            data.pick("parts:7", "test", ids, image_size=16)
+
+
+def test_images_come_once_and_in_order():
+    parts = list(data.in_order("parts:7", "test", size=3, image_size=16))
+    assert [part["id"].tolist() for part in parts] == [[0, 1, 2], [3, 4, 5], [6]]
+    whole = data.load("parts:7", "test", image_size=16)
+    for name, values in whole.items():
+        joined = np.concatenate([part[name] for part in parts])
+        np.testing.assert_array_equal(joined, values)
+    with pytest.raises(ValueError, match="`size` must be 1 or more, got 0"):
+        next(data.in_order("parts:7", "test", size=0, image_size=16))
+
+
 def test_a_tfds_set_without_labels_is_named():
     with (
         tfds.testing.mock_data(num_examples=2),
