@@ -1,4 +1,8 @@
-"""Discipline for every test: strict ranks, four CPU devices, the real data by path."""
+"""Discipline for every test: strict ranks, four CPU devices, the real data by path.
+
+Programs that run for milliseconds are not worth a compiler's efforts: all tests are
+compiled in haste, but for those that are marked `optimized`.
+"""
 
 import os
 import pathlib
@@ -6,6 +10,10 @@ import pathlib
 import jax
 import pytest
 
+os.environ["XLA_FLAGS"] = (  # of the processes that tests start, too
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -24,6 +32,13 @@ def data_path() -> pathlib.Path | None:
     """Where the real images and weights lie, if they are here."""
     path = pathlib.Path(os.environ.get("PROTOJAX_DATA", ROOT.parent / "shared/data"))
     return path if path.is_dir() else None
+
+
+@pytest.fixture(autouse=True)
+def haste(request):
+    """Set before every test, so that no test has to put it back."""
+    hasty = "optimized" not in request.keywords
+    jax.config.update("jax_disable_most_optimizations", hasty)
 
 
 @pytest.fixture(scope="session")

@@ -60,9 +60,7 @@ def reader(monkeypatch, tmp_path):
         return model, jax.jit(model.init)(jax.random.key(0), shape)
 
     monkeypatch.setattr(classifier, "trained", untrained)
-    jax.config.update("jax_disable_most_optimizations", True)  # all is run only once
-    yield tmp_path
-    jax.config.update("jax_disable_most_optimizations", False)
+    return tmp_path
 
 
 @pytest.mark.filterwarnings("default")

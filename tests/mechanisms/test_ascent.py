@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,17 +161,19 @@ def image(seed=0, shape=(6, 5, 3)):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
+@functools.partial(jax.jit, static_argnames="norm")
+def projected(z, x, radius, norm, mask=1.0):
+    return ascent.within(x, radius, norm=norm, mask=mask)(z)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("radius", [0.0, 0.004, 0.3, 100.0])
 def test_the_projection_lands_in_ball_bounds_and_mask(norm, radius):
     x, z = image(), 4 * image(1) - 2
     mask = (image(2, (6, 5, 1)) > 0.4).astype(jnp.float32)
-
-    def project(r):
-        return ascent.within(x, r, norm=norm, mask=mask)(z)
-
-    y = np.asarray(jax.jit(project)(radius), np.float64)
-    np.testing.assert_allclose(y, project(radius), atol=1e-6)
+    y = np.asarray(projected(z, x, radius, norm, mask), np.float64)
+    eager = ascent.within(x, radius, norm=norm, mask=mask)(z)
+    np.testing.assert_allclose(y, eager, atol=1e-6)
     offset = y - np.asarray(x, np.float64)
     length = np.abs(offset).max() if norm == "linf" else np.linalg.norm(offset)
     assert length <= radius * (1 + 1e-6) + (1e-7 if norm == "l2" else 0)
@@ -182,14 +186,14 @@ def test_the_projection_lands_in_ball_bounds_and_mask(norm, radius):
 def test_points_inside_stay_where_they_are(norm):
     x = image()
     inside = jnp.clip(x + 1e-3 * (2 * image(1) - 1), 0, 1)
-    y = ascent.within(x, 0.5, norm=norm)(inside)
+    y = projected(inside, x, 0.5, norm)
     np.testing.assert_allclose(y, inside, atol=0 if norm == "linf" else 1e-7)
 
 
 @pytest.mark.parametrize("radius", [0.1, 0.6, 1.3])
 def test_the_l2_projection_is_the_nearest_point_of_ball_and_box(radius):
     x, z = image(3, (8,)), 4 * image(4, (8,)) - 1.5
-    ours = np.asarray(ascent.within(x, radius, norm="l2")(z), np.float64)
+    ours = np.asarray(projected(z, x, radius, "l2"), np.float64)
     peer = scipy.optimize.minimize(
         lambda y: np.sum((y - z) ** 2),
         np.asarray(x, np.float64),
@@ -208,7 +212,7 @@ def test_the_l2_projection_is_the_nearest_point_of_ball_and_box(radius):
 def test_the_linf_budget_holds_in_floating_point():
     x = jax.random.uniform(jax.random.key(5), (10_000,))
     for radius in (1 / 255, 8 / 255):
-        up = jax.jit(lambda x, r: ascent.within(x, r)(x + 1))(x, radius)
+        up = projected(x + 1, x, radius, "linf")
         down = ascent.within(x, radius)(x - 1)
         worst = max(float(jnp.max(up - x)), float(jnp.max(x - down)))
         assert worst <= float(jnp.float32(radius))

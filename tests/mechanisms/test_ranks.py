@@ -6,6 +6,8 @@ import scipy.stats
 
 from protojax.mechanisms import ranks
 
+centered, pairs = jax.jit(ranks.centered), jax.jit(ranks.pairs)
+
 
 @pytest.mark.parametrize("levels", [1, 2, 7, 10_000])
 @pytest.mark.parametrize("size", [2, 3, 64, 129])
@@ -13,10 +15,10 @@ def test_ranks_and_pairs_agree_with_counting(levels, size):
     rng = np.random.default_rng(size + levels)
     a, b = rng.integers(0, levels, (2, size)).astype(np.float32)
     expected = scipy.stats.rankdata(a) - (size + 1) / 2
-    np.testing.assert_allclose(ranks.centered(jnp.asarray(a)), expected)
+    np.testing.assert_allclose(centered(a), expected)
     da = np.sign(a[:, None] - a)[np.triu_indices(size, 1)]
     db = np.sign(b[:, None] - b)[np.triu_indices(size, 1)]
-    got = jax.jit(ranks.pairs)(a, b)
+    got = pairs(a, b)
     assert float(got.all) == da.size
     assert float(got.tied_a) == (da == 0).sum()
     assert float(got.tied_b) == (db == 0).sum()

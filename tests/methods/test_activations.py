@@ -168,6 +168,7 @@ def test_deep_lift_at_its_baseline_is_driven_by_the_gradient():
     np.testing.assert_allclose(found, jax.jit(jax.grad(score))(X), atol=1e-6)
 
 
+@pytest.mark.optimized
 def test_a_batch_shares_one_pass_at_the_baseline():
     net = linen(Residual)
 
@@ -195,6 +196,7 @@ def test_a_replaced_network_has_curvature_where_the_network_has_none(kind):
     assert jnp.any(both[1])
 
 
+@pytest.mark.optimized
 def test_a_replaced_network_is_the_natively_built_one_to_the_bit():
     act = activations.softplus(7.0)
     net = linen(Residual)

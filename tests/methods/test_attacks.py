@@ -12,6 +12,7 @@ from protojax.methods import attacks, metrics, objectives
 
 
 def saliency(fn, y=0):
+    @jax.jit
     def explain(x):
         gradient = jax.grad(lambda z: fn(z)[y])(x)
         size = jnp.sum(gradient * jnp.sign(jax.lax.stop_gradient(gradient)), axis=-1)
@@ -20,23 +21,28 @@ def saliency(fn, y=0):
     return explain
 
 
+@functools.cache
+def end_to_end():
+    unit, pixel = np.arange(8.0), np.arange(16.0)
+    x = jnp.asarray((0.5 + 0.5 * np.sin(0.3 * pixel)).reshape(4, 4, 1))
+    first = np.sin(0.7 * (unit[:, None] + 1) * (pixel + 1))
+    bias = 0.1 * np.cos(unit)
+    second = np.cos(0.5 * (np.arange(3.0)[:, None] + 1) * (unit + 1))
+
+    def network(act):
+        return jax.jit(lambda z: second @ act(first @ z.ravel() + bias))
+
+    fn = network(jax.nn.relu)
+    smooth = network(lambda z: jax.nn.softplus(4 * z) / 4)
+    explain, twin = saliency(fn), saliency(smooth)
+    return types.SimpleNamespace(**locals())
+
+
 @pytest.fixture
 def golden():
     """The end-to-end case of fragility 9.5, in float64."""
     with jax.enable_x64(True):
-        unit, pixel = np.arange(8.0), np.arange(16.0)
-        x = jnp.asarray((0.5 + 0.5 * np.sin(0.3 * pixel)).reshape(4, 4, 1))
-        first = np.sin(0.7 * (unit[:, None] + 1) * (pixel + 1))
-        bias = 0.1 * np.cos(unit)
-        second = np.cos(0.5 * (np.arange(3.0)[:, None] + 1) * (unit + 1))
-
-        def network(act):
-            return lambda z: second @ act(first @ z.ravel() + bias)
-
-        fn = network(jax.nn.relu)
-        smooth = network(lambda z: jax.nn.softplus(4 * z) / 4)
-        explain, twin = saliency(fn), saliency(smooth)
-        yield types.SimpleNamespace(**locals())
+        yield end_to_end()
 
 
 BALL = {"radius": 0.05, "step_size": 0.01, "steps": 20}
@@ -64,7 +70,7 @@ def test_fragility_9_5_gradient_of_the_top_k_objective(golden):
     expected = """.237120 -.088115 -.015313 -.380765 .319516 .035153 .135510 -.223327
       -.039697 .246888 -.039488 .009973 -.436103 .253184 .049366 .181060"""
     np.testing.assert_allclose(
-        jax.grad(objective)(golden.x).ravel(),
+        jax.jit(jax.grad(objective))(golden.x).ravel(),
         [float(number) for number in expected.split()],
         atol=1e-6,
     )
@@ -171,7 +177,8 @@ def test_fragility_9_5_one_sign_of_the_eigenvector_flips_the_label(golden):
         return -metrics.rank_correlation(golden.explain(golden.x), golden.explain(z))
 
     select = objectives.label_kept(damage, golden.fn, golden.x)
-    out = attacks.eigenvector(select, golden.x, score=score, radius=0.05, key=key)
+    attack = functools.partial(attacks.eigenvector, select, score=score, key=key)
+    out = jax.jit(functools.partial(attack, radius=0.05))(golden.x)
     assert np.isinf(out.trace).sum() == 1
     assert int(golden.fn(out.x).argmax()) == 0
     assert float(out.value) == float(out.trace.max())
@@ -180,8 +187,9 @@ def test_fragility_9_5_one_sign_of_the_eigenvector_flips_the_label(golden):
 
 def test_fragility_9_5_l2_eigenvector_step_moves_the_gradient_by_the_eigenvalue(golden):
     score = lambda z: golden.smooth(z)[0]  # noqa: E731
-    gradient = jax.grad(score)(golden.x)
+    gradient = jax.jit(jax.grad(score))(golden.x)
 
+    @jax.jit
     def change(z):
         return jnp.linalg.norm((jax.grad(score)(z) - gradient).ravel())
 
@@ -265,21 +273,24 @@ def test_peers_b12_the_best_l2_step_on_a_quadratic_is_the_top_eigenvector():
     def shift(z):
         return jnp.linalg.norm(jax.grad(score)(z).ravel() - matrix @ x.ravel())
 
-    out = attacks.eigenvector(
-        shift, x, score=score, radius=0.1, key=jax.random.key(1), norm="l2"
-    )
+    @jax.jit
+    def both(x):
+        ball = {"radius": 0.1, "norm": "l2"}
+        out = attacks.eigenvector(shift, x, score=score, key=jax.random.key(1), **ball)
+        climbed = attacks.pgd(
+            lambda z: shift(z) ** 2,
+            *(x,),
+            step_size=0.02,
+            steps=100,
+            key=jax.random.key(2),
+            **ball,
+        )
+        return out, climbed
+
+    out, climbed = both(x)
     largest = np.abs(np.linalg.eigvalsh(matrix)).max()
     assert float(out.value) == pytest.approx(0.1 * largest, rel=1e-5)
     np.testing.assert_allclose(shift(out.x), out.value, rtol=1e-6)
-    climbed = attacks.pgd(
-        lambda z: shift(z) ** 2,
-        x,
-        radius=0.1,
-        step_size=0.02,
-        steps=100,
-        norm="l2",
-        key=jax.random.key(2),
-    )
     assert float(climbed.value) ** 0.5 == pytest.approx(0.1 * largest, rel=1e-2)
 
 
@@ -287,16 +298,20 @@ def test_peers_b7_the_top_k_direction_is_a_hessian_vector_product():
     weights = jax.random.normal(jax.random.key(0), (5, 9))
     fn = lambda z: jnp.sum(jax.nn.softplus(weights @ z.ravel()))[None]  # noqa: E731
     x = jax.random.uniform(jax.random.key(1), (3, 3, 1))
-    explain = saliency(fn)
-    mask = metrics.top_k_mask(explain(x), k=3)[..., None]
-    gradient = jax.grad(lambda z: fn(z)[0])(x)
-    share = jnp.sum(jnp.where(mask, explain(x)[..., None], 0))
-    product = curvature.hvp(lambda z: fn(z)[0], x, jnp.sign(gradient) * (mask - share))
-    direction = jax.grad(objectives.top_k(explain, explain(x), k=3))(x)
-    np.testing.assert_array_equal(jnp.sign(direction), -jnp.sign(product))
-    np.testing.assert_allclose(
-        direction, -product / jnp.sum(jnp.abs(gradient)), rtol=2e-4, atol=1e-6
-    )
+    explain, score = saliency(fn), lambda z: fn(z)[0]
+
+    @jax.jit
+    def both(x):
+        mask = metrics.top_k_mask(explain(x), k=3)[..., None]
+        gradient = jax.grad(score)(x)
+        share = jnp.sum(jnp.where(mask, explain(x)[..., None], 0))
+        product = curvature.hvp(score, x, jnp.sign(gradient) * (mask - share))
+        direction = jax.grad(objectives.top_k(explain, explain(x), k=3))(x)
+        return direction, -product / jnp.sum(jnp.abs(gradient))
+
+    direction, product = both(x)
+    np.testing.assert_array_equal(jnp.sign(direction), jnp.sign(product))
+    np.testing.assert_allclose(direction, product, rtol=2e-4, atol=1e-6)
 
 
 # The inputs of these are not images: they are moved into [0, 1], and the radius with
@@ -309,7 +324,7 @@ def outside(x):
 
 
 def in_box(values):
-    return (jnp.asarray(values, jnp.float32).reshape(1, -1, 1) - LOW) / SPAN
+    return (np.float32(values).reshape(1, -1, 1) - LOW) / SPAN
 
 
 def neuron_loss(target, sign):
@@ -341,15 +356,16 @@ PEER_CASES = {
 @pytest.mark.parametrize("name", PEER_CASES)
 def test_peers_b1_b2_b3_b5_projected_gradients(name):
     x, target, sign, radius, steps, norm, expected = PEER_CASES[name]
-    out = attacks.pgd(
+    attack = functools.partial(
+        attacks.pgd,
         neuron_loss(target, sign),
-        in_box(x),
         radius=radius / SPAN,
         step_size=0.1 / SPAN,
         steps=steps,
         norm=norm,
         select=lambda z: jnp.sum(jnp.abs(z - in_box(x))),
     )
+    out = jax.jit(attack)(in_box(x))
     np.testing.assert_allclose(outside(out.x).ravel(), expected, atol=0.01)
 
 
@@ -372,7 +388,7 @@ def test_peers_b4_two_inputs_in_a_ball_each():
             project=lambda z: (balls[0](z[0]), balls[1](z[1])),
         ).x
 
-    moved_a, moved_b = jax.vmap(attack)(a, b)
+    moved_a, moved_b = jax.jit(jax.vmap(attack))(a, b)
     np.testing.assert_allclose(moved_a, [[3.75, -1], [2.75, 10]], atol=0.01)
     np.testing.assert_allclose(moved_b, [[2.25, -5], [-2, 1]], atol=0.01)
 
@@ -383,16 +399,16 @@ def multi_layer(x):
 
 
 def test_peers_b5_one_step_attacks():
-    def step(loss, x, radius, mask=1.0):
-        return attacks.pgd(
+    def step(loss, x, radius):
+        attack = functools.partial(
+            attacks.pgd,
             loss,
-            in_box(x),
             radius=radius / SPAN,
             step_size=radius / SPAN,
             steps=1,
-            mask=mask,
             select=lambda z: jnp.sum(jnp.abs(z - in_box(x))),
         )
+        return jax.jit(attack)(in_box(x))
 
     out = step(neuron_loss(1, 1), (2, -9, 9, 1, -3), 0.1)
     np.testing.assert_allclose(outside(out.x).ravel(), [2, -8.9, 9, 1, -3], atol=0.01)
@@ -450,7 +466,7 @@ def test_fragility_9_7_ball_box_and_never_worse_than_the_start(name):
     fn, x = network()
     x = x.at[0].set(0.0).at[1].set(1.0)
     explain = saliency(fn)
-    objective = objectives.top_k(explain, explain(x), k=4)
+    objective = jax.jit(objectives.top_k(explain, explain(x), k=4))
     attack = ATTACKS[name]
     if name == "eigenvector":
         attack = functools.partial(attack, score=lambda z: fn(z)[0])
@@ -622,7 +638,9 @@ def test_noise_is_drawn_anew_at_every_step(name):
     one = functools.partial(random, key=jax.random.key(7))
     still = SMALL | {"step_size": 1e-9}  # so that nothing but the draw can change
     run = functools.partial(RECIPES[name], fn, one, x, **still)
-    fixed, drawn = run(twin=one).trace, run(twin=random, noise=KEY).trace
+    fixed, drawn = jax.jit(
+        lambda: (run(twin=one).trace, run(twin=random, noise=KEY).trace)
+    )()
     np.testing.assert_array_equal(fixed, fixed[0])
     assert len(np.unique(drawn)) == SMALL["steps"]
     with pytest.raises(ValueError, match="`noise` is for a `twin` that takes a `key`"):
@@ -654,9 +672,9 @@ def test_a_climb_on_one_draw_of_noise_overfits_it():
     run = functools.partial(
         attacks.top_k, label, fixed, x, k=1, radius=0.1, step_size=0.01, steps=100
     )
-    one, fresh = run(), run(twin=random, noise=KEY)
-    gained = lambda z, key: 0.5 - random(z, key=key)[0, 0]
-    other = jax.vmap(gained, (None, 0))
+    one, fresh = jax.jit(lambda: (run(), run(twin=random, noise=KEY)))()
+    gained = jax.jit(lambda z, key: 0.5 - random(z, key=key)[0, 0])
+    other = jax.jit(jax.vmap(gained, (None, 0)))
     # A step along the shared slope gains 0.01 * 64 * 0.1 = 0.064, and along one draw
     # 0.064 E|1 + 3 n| = 0.16 of its own, of which 0.064 (2 F(1/3) - 1) = 0.017 stays.
     # The sum of 100 draws has the sign of the shared slope but for 1 in 2000 pixels.

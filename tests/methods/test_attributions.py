@@ -13,11 +13,15 @@ X = jax.random.uniform(KEY, (6, 6, 3))
 KERNEL = jax.random.normal(KEY, (3, 3, 3, 4))
 
 
+@jax.jit
 def score(x):
     h = jax.lax.conv_general_dilated(
         x[None], KERNEL, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     return jnp.mean(jax.nn.relu(h) ** 2)
+
+
+gradient = jax.jit(jax.grad(score))
 
 
 def test_a_heatmap_is_non_negative_and_sums_to_one():
@@ -30,12 +34,12 @@ def test_a_heatmap_is_non_negative_and_sums_to_one():
 def test_the_heatmap_of_nothing_is_uniform_and_has_no_derivative():
     zero = jnp.zeros((2, 4, 3))
     assert attributions.heatmap(zero).tolist() == [[1 / 8] * 4] * 2
-    assert not jnp.any(jax.jacobian(attributions.heatmap)(zero))
+    assert not jnp.any(jax.jit(jax.jacobian(attributions.heatmap))(zero))
 
 
 def test_a_dead_pixel_has_no_derivative_in_a_heatmap():
     a = jnp.array([[[0.0], [2.0]]])
-    slope = jax.jacobian(attributions.heatmap)(a)
+    slope = jax.jit(jax.jacobian(attributions.heatmap))(a)
     assert not jnp.any(slope[..., 0, 0, 0])
 
 
@@ -58,6 +62,7 @@ def test_more_steps_of_quadrature_bring_completeness_nearer():
     assert error(attributions.midpoint, 8) < error(attributions.right, 8) / 6
 
 
+@pytest.mark.optimized
 def test_integrating_with_more_steps_takes_no_more_memory():
     def memory(method):
         def objective(x):
@@ -77,7 +82,7 @@ def test_integrating_with_more_steps_takes_no_more_memory():
 
 def test_smooth_gradient_without_noise_is_the_gradient():
     found = attributions.smooth_gradient(score, X, key=KEY, samples=3, sigma=0.0)
-    np.testing.assert_allclose(found, jax.grad(score)(X), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found, gradient(X), rtol=1e-5, atol=1e-7)
 
 
 def test_smooth_gradient_of_a_step_is_a_gaussian_density():
@@ -100,7 +105,8 @@ def test_smooth_gradient_follows_its_key():
 
 def test_grad_cam_shares_its_map_among_the_channels():
     found = jax.jit(functools.partial(attributions.grad_cam, score, layer="relu:0"))(X)
-    cam = attributions.class_activation(score, X, layer="relu:0")
+    run = functools.partial(attributions.class_activation, score, layer="relu:0")
+    cam = jax.jit(run)(X)
     assert found.shape == X.shape
     np.testing.assert_allclose(found.sum(-1), jax.nn.relu(cam).reshape(6, 6), rtol=1e-5)
 
@@ -173,10 +179,10 @@ def test_the_relevance_of_deep_taylor_is_never_negative_below_a_positive_score()
         )
         return jnp.sum(jax.nn.relu(h))
 
-    found = attributions.deep_taylor(positive, X)
+    found = jax.jit(functools.partial(attributions.deep_taylor, positive))(X)
     assert jnp.min(found) >= -1e-5
     np.testing.assert_allclose(jnp.sum(found), positive(X), rtol=1e-4)
-    again = attributions.lrp(
-        positive, X, rule=activations.z_plus, first=activations.box(0.0, 1.0)
-    )
+    box = activations.box(0.0, 1.0)
+    relevance = functools.partial(attributions.lrp, positive)
+    again = jax.jit(lambda x: relevance(x, rule=activations.z_plus, first=box))(X)
     np.testing.assert_allclose(found, again)

@@ -14,14 +14,6 @@ from protojax import activations, curvature, influence, models
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Programs that run once are not worth a compiler's efforts."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def squares(w, example):
     """Least squares of one example: 1/2 (w x - y)^2."""
     return 0.5 * (w @ example["x"] - example["y"]) ** 2
@@ -317,9 +309,12 @@ def test_a_sampled_hessian_is_the_hessian_on_average():
     assert error.max() < 4.5
 
 
+exactly_of_each = jax.jit(jax.vmap(exactly, (None, None, 0)))
+
+
 def test_under_jit_and_vmap_influences_are_the_same():
     head, train, _ = head_problem()
-    together = jax.jit(jax.vmap(exactly, (None, None, 0)))(head, train, train)
+    together = exactly_of_each(head, train, train)
     first = jax.tree.map(lambda leaf: leaf[0], train)
     inverse = exact(head, train["features"], 0.05)
     alone = influence.of_training(influence.softmax_loss, head, train, first, inverse)
@@ -329,7 +324,7 @@ def test_under_jit_and_vmap_influences_are_the_same():
 
 def test_fragility_9_8_self_influence_is_never_negative():
     head, train, _ = head_problem()
-    both = jax.jit(jax.vmap(exactly, (None, None, 0)))(head, train, train).values
+    both = exactly_of_each(head, train, train).values
     assert np.all(np.diagonal(both) > 0)
     np.testing.assert_allclose(both, both.T, atol=1e-4 * np.abs(both).max())
 
@@ -365,6 +360,7 @@ def test_much_damping_leaves_the_products_of_gradients():
     assert errors[0] > 10 * errors[2]
 
 
+@pytest.mark.optimized
 def test_memory_does_not_grow_with_the_training_set_times_the_parameters():
     params, wide = jnp.zeros(4000), 4000
     loss = lambda w, example: jnp.tanh(w @ example["x"]) - example["y"]

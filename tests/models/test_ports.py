@@ -68,20 +68,10 @@ def test_the_deeper_resnets_have_torchvisions_names_and_shapes(depth):
     same_sizes(models.ResNet(depth), theirs)
 
 
-@pytest.fixture
-def quick():
-    """A program that runs once is not worth a compiler's efforts."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.mark.parametrize(
     ("depth", "norm"),
     [(11, True), pytest.param(16, False, marks=pytest.mark.slow)],
 )
-@pytest.mark.usefixtures("quick")
 def test_a_vgg_computes_what_torchvisions_does(depth, norm, tmp_path):
     # 96 x 224 pixels leave 3 x 7, which is pooled to 7 x 7: windows overlap
     ours = models.VGG(depth, norm, classes=10, hidden=16)
@@ -101,7 +91,6 @@ def test_all_vggs_have_torchvisions_names_and_shapes(depth, norm):
     "depth",
     [7, pytest.param(121, marks=pytest.mark.slow)],
 )
-@pytest.mark.usefixtures("quick")
 def test_a_densenet_computes_what_torchvisions_does(depth, tmp_path, monkeypatch):
     monkeypatch.setitem(densenet.SIZES, 7, (8, 4, (2, 1, 1, 2)))  # quickly compiled
     ours, theirs = models.DenseNet(depth, 10), DenseNet(densenet.SIZES[depth], 10)
@@ -174,7 +163,6 @@ def test_live_batch_norm_is_pytorchs_in_training():
     np.testing.assert_allclose(unbiased, theirs.running_var, atol=1e-6)
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", ["CifarResNet", "DenseNet"])
 def test_a_network_of_live_batch_norms_changes_all_its_statistics(name, monkeypatch):
     monkeypatch.setitem(densenet.SIZES, 121, (4, 2, (1, 1, 1, 1)))

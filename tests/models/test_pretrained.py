@@ -45,6 +45,7 @@ def test_pretrained_networks_give_the_reference_logits(name, data_folder):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", REAL)
 def test_pretrained_networks_give_all_the_reference_logits(name, data_folder):

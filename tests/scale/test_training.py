@@ -59,6 +59,7 @@ def test_steps_are_what_optax_gives_by_hand():
     np.testing.assert_allclose(state.params["w"], params["w"], rtol=1e-5)
 
 
+@pytest.mark.optimized
 def test_stopping_and_going_on_is_equal_to_the_bit():
     optimizer = optax.adam(0.1)
     states = [
@@ -152,6 +153,7 @@ def test_a_key_that_cannot_be_stored_as_numbers_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_a_small_convnet_tells_the_birds_apart():
     from protojax.models import convnet
 
