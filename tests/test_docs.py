@@ -19,7 +19,8 @@ OTHER_PAGES += [ROOT / "experiments/README.md"]
 BLOCK = re.compile(
     r"(?P<marked><!-- not run -->\n)?^```python\n(?P<code>.*?)^```$", re.M | re.S
 )
-LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.M)
 
 
 def blocks(page):
@@ -81,8 +82,25 @@ def test_the_network_of_the_readme_can_be_named_on_the_command_line(reader):
     assert 1 <= len(found["label"]) <= 4
 
 
+def anchors(page):
+    """Where links into a page may lead: its headings, as GitHub spells them there."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    words = (re.sub(r"[^\w\- ]", "", title.lower()) for title in HEADING.findall(text))
+    return {title.replace(" ", "-") for title in words}
+
+
 @pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.name)
-def test_relative_links_lead_to_files(page):
-    links = LINK.findall(page.read_text())
-    missing = [link for link in links if not (page.parent / link).exists()]
-    assert not missing
+def test_relative_links_lead_to_files_and_headings(page):
+    for path, anchor in LINK.findall(page.read_text()):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+def test_an_anchor_is_a_heading_and_no_comment_in_code(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A page\n## What's in `it`, and not\n```python\n# code\n```\n")
+    assert anchors(page) == {"a-page", "whats-in-it-and-not"}
+    assert LINK.findall("[a](b.md#c) [d](#e) [f](g.md) [h](https://i#j)") == [
+        *(("b.md", "c"), ("", "e"), ("g.md", ""))
+    ]

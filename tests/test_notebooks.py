@@ -1,9 +1,48 @@
+import json
 import pathlib
+import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+from experiments import classifier
+from protojax import models
 
 NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 needed = "notebooks are run by nbclient: pip install 'protojax[notebooks]'"
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """The networks of experiments are small, and have learned nothing."""
+    jax.config.update("jax_disable_most_optimizations", True)  # all is run only once
+
+    def trained(config):
+        model = models.ConvNet(classes=8, widths=(8,), groups=None)
+        like = jnp.zeros((config.image_size, config.image_size, 3))
+        return model, jax.jit(model.init)(jax.random.key(0), like)
+
+    monkeypatch.setattr(classifier, "trained", trained)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_cells_of_a_notebook_are_a_program(path, capsys):
+    names = {"__name__": path.stem}
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            lines = "".join(cell["source"]).splitlines()
+            code = "\n".join("" if line.startswith("%") else line for line in lines)
+            exec(compile(code, f"{path.name}, {cell['id']}", "exec"), names)
+    if path.stem == "00_quickstart":
+        fn, x, found = names["fn"], names["x"], names["found"]
+        assert jnp.argmax(fn(found.x)) == jnp.argmax(fn(x))
+        assert 0 < jnp.max(jnp.abs(found.x - x)) <= 4.0001 / 255
+        assert capsys.readouterr().out.count("stay after the attack") == 3
 
 
 @pytest.mark.slow
