@@ -81,7 +81,7 @@ def test_without_pytorch_the_extra_is_named(module, missing, monkeypatch):
         fake = types.ModuleType(name)
         fake.attr = fake.nn = fake
         monkeypatch.setitem(sys.modules, name, None if name == missing else fake)
-    for name in ("torch_peers", "fragility"):
+    for name in ("torch_peers", "contests", "fragility"):
         monkeypatch.delitem(sys.modules, f"benchmarks.{name}", raising=False)
     with pytest.raises(ModuleNotFoundError, match=rf"'{missing}'.*\[bench\]"):
         importlib.import_module(f"benchmarks.{module}")
