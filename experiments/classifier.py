@@ -12,6 +12,8 @@ import itertools
 import os
 import pathlib
 import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -139,52 +141,50 @@ def main(config: Config, folder: pathlib.Path) -> None:
     )
     rows = report.read(folder)
     values = ["correct", "confidence"]
-    numbers = report.summary(rows, by=["label"], values=values)
     overall = [
         {"label": "all", "value": value, **report.estimate(rows, value)._asdict()}
         for value in values
     ]
+    pages.write(
+        folder,
+        title="A network that tells drawn birds apart",
+        sections=[_accuracy(rows, overall[0]), _seen(birds)],
+        numbers=[*overall, *report.summary(rows, by=["label"], values=values)],
+        provenance=report.provenance(folder),
+    )
+
+
+def _accuracy(rows: Sequence[report.Row], overall: Mapping[str, Any]) -> pages.Section:
+    mean, low, high = (
+        report.number(overall[name], ".1%") for name in ("mean", "low", "high")
+    )
     by_class = report.table(
         [{**row, "share": "correct"} for row in rows],
         rows_by="label",
         columns_by="share",
         value="correct",
     )
-    shown = np.flatnonzero(np.arange(len(rows)) < 2 * len(parts.CLASSES))
+    text = (
+        f"**{mean}** of {overall['n']} unseen birds are told apart (95 % interval {low}"
+        f" to {high}); chance is {1 / len(parts.CLASSES):.1%}."
+    )
+    caption = "Share of each class that is recognized."
+    return pages.Section("Accuracy", [text, pages.Table(by_class, caption)])
+
+
+def _seen(birds: dict[str, np.ndarray]) -> pages.Section:
+    """Two birds of each class: they come class after class."""
+    classes = len(parts.CLASSES)
     pictures = figures.panels(
-        [birds["image"][half] for half in np.split(shown, 2)],
-        titles=[f"class {label}" for label in birds["label"][: len(shown) // 2]],
+        [birds["image"][:classes], birds["image"][classes : 2 * classes]],
+        titles=[f"class {label}" for label in birds["label"][:classes]],
     )
-    accuracy = overall[0]
-    sections = [
-        pages.Section(
-            "Accuracy",
-            [
-                f"**{accuracy['mean']:.1%}** of {accuracy['n']} unseen birds are told"
-                f" apart (95 % interval {accuracy['low']:.1%} to"
-                f" {accuracy['high']:.1%}); chance is {1 / len(parts.CLASSES):.1%}.",
-                pages.Table(by_class, "Share of each class that is recognized."),
-            ],
-        ),
-        pages.Section(
-            "The birds",
-            [
-                pages.Picture(
-                    pictures,
-                    "Two birds of each class. Pose, light and background say nothing"
-                    " about the class; the parts do.",
-                    "Drawn birds of eight kinds on varied backgrounds.",
-                )
-            ],
-        ),
-    ]
-    pages.write(
-        folder,
-        title="A network that tells drawn birds apart",
-        sections=sections,
-        numbers=[*overall, *numbers],
-        provenance=report.provenance(folder),
+    text = (
+        "Two birds of each class. Pose, light and background say nothing about the"
+        " class; the parts do."
     )
+    alt = "Drawn birds of eight kinds on varied backgrounds."
+    return pages.Section("The birds", [pages.Picture(pictures, text, alt)])
 
 
 CONFIGS = {
