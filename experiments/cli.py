@@ -51,7 +51,8 @@ def run(
         one that is meant if none is named.
       main: the script.
       description: for `--help`; the script's docstring.
-      plan: says what a run would cost; offered as `--plan`, which writes nothing.
+      plan: says what a run would cost; offered as `--plan`, which makes no
+        folder of results.
       args: the command line, `sys.argv` if not given.
 
     Raises:

@@ -82,6 +82,13 @@ def test_the_network_of_the_readme_can_be_named_on_the_command_line(reader):
     assert 1 <= len(found["label"]) <= 4
 
 
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(ROOT / "notebooks").glob("*.ipynb")], ids=lambda page: page.name
+)
+def test_no_page_scores_by_an_index_that_jax_would_clamp(page):
+    assert not re.findall(r"lambda (\w+): \w+\(\1\)\[", page.read_text())
+
+
 def anchors(page):
     """Where links into a page may lead: its headings, as GitHub spells them there."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
