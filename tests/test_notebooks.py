@@ -16,7 +16,6 @@ needed = "notebooks are run by nbclient: pip install 'protojax[notebooks]'"
 @pytest.fixture
 def untrained(monkeypatch):
     """The networks of experiments are small, and have learned nothing."""
-    jax.config.update("jax_disable_most_optimizations", True)  # all is run only once
 
     def trained(config):
         model = models.ConvNet(classes=8, widths=(8,), groups=None)
@@ -25,8 +24,6 @@ def untrained(monkeypatch):
 
     monkeypatch.setattr(classifier, "trained", trained)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.usefixtures("untrained")
