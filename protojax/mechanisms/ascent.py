@@ -101,7 +101,6 @@ def ascend(
     transform: Transform | None = None,
     key: Key | None = None,
     select: Objective | None = None,
-    select_every: int = 1,
 ) -> Ascent:
     """Climb an objective, and keep the best iterate.
 
@@ -119,7 +118,6 @@ def ascend(
       key: consumed; one key per step for `transform`.
       select: `x -> []`, by which the best iterate is chosen, the start among them,
         the earliest of equals; `objective` (as evaluated for the steps) by default.
-      select_every: evaluate `select` on every n-th iterate (and on the last) only.
 
     Returns:
       The best iterate, its value, its step, and the trace `[steps]`.
@@ -134,7 +132,6 @@ def ascend(
     (1.0, 20)
     """
     check_count("steps", steps)
-    check_count("select_every", select_every)
     if transform is not None and key is None:
         raise ValueError("`transform` is random: pass `key`")
     keys = None if key is None else jax.random.split(key, steps + 1)
@@ -152,17 +149,7 @@ def ascend(
         z, state, best = carry
         count, step_key = xs
         value, gradient = climb(z, step_key)
-        if select is None:
-            chosen = value
-        elif select_every == 1:
-            chosen = judge(z)
-        else:
-            chosen = jax.lax.cond(
-                count % select_every == 0,
-                lambda u: judge(u).astype(dtype),
-                lambda _: jnp.full((), jnp.nan, dtype),
-                z,
-            )
+        chosen = value if select is None else judge(z)
         best = better(best, z, chosen.astype(dtype), count)
         descent = jax.tree.map(jnp.negative, gradient)
         update, state = optimizer.update(descent, state, z)

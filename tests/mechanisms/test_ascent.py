@@ -42,22 +42,6 @@ def test_the_objective_is_the_default_select():
     assert float(out.value) == pytest.approx(values.max(), abs=1e-7)
 
 
-def test_select_is_evaluated_on_every_nth_iterate_and_the_last():
-    def reached(every, target):
-        out = climb(
-            lambda x: x,
-            jnp.array(0.0),
-            select=lambda x: -jnp.abs(x - target),
-            select_every=every,
-        )
-        return int(out.step)
-
-    assert reached(2, target=0.21) == 2
-    assert reached(2, target=0.31) in (2, 4)
-    assert reached(2, target=0.5) == 5
-    assert reached(1, target=0.31) == 3
-
-
 def test_a_select_of_another_type_is_compared_as_a_number():
     out = climb(lambda x: x, jnp.array(0.0), select=lambda x: x > 0.15)
     assert (float(out.value), int(out.step)) == (1.0, 2)
@@ -151,8 +135,6 @@ def test_jit_and_vmap_equal_the_eager_loop():
 def test_bad_counts_and_a_missing_key_are_named():
     with pytest.raises(ValueError, match="`steps` is 0"):
         climb(lambda x: x, jnp.array(0.0), steps=0)
-    with pytest.raises(ValueError, match="`select_every` is 0"):
-        climb(lambda x: x, jnp.array(0.0), select_every=0)
     with pytest.raises(ValueError, match="`transform` is random: pass `key`"):
         climb(lambda x: x, jnp.array(0.0), transform=lambda x, *, key: x)  # noqa: ARG005
 
