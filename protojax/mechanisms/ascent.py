@@ -22,7 +22,8 @@ class Ascent(NamedTuple):
 
     Attributes:
       x: best iterate under `select`, a tree like the start.
-      value: `[]` its `select` value; NaN if no iterate had a number.
+      value: `[]` its `select` value. NaN if no iterate had one above minus infinity
+        (undefined, or ruled out as by `objectives.label_kept`): `x` is the start then.
       step: `[]` when it was met; 0 is the start.
       stalled: `[]` whether the gradient at the start was zero (or not finite)
         everywhere. Nothing was tried then: this is not robustness.
@@ -241,7 +242,8 @@ def better(
     Args:
       best: the best `x`, its value and its step; NaN as value to begin with.
       x: the candidate.
-      value: `[]` its value: a number beats NaN, and of equals the earlier stays.
+      value: `[]` its value. Of equals the earlier stays; a number beats NaN, but for
+        minus infinity, which rules the candidate out.
       step: `[]` its step.
 
     Returns:
@@ -252,7 +254,7 @@ def better(
     >>> [float(part) for part in best]
     [7.0, 2.0, 1.0]
     """
-    wins = (value > best[1]) | (jnp.isnan(best[1]) & ~jnp.isnan(value))
+    wins = (value > best[1]) | (jnp.isnan(best[1]) & (value > -jnp.inf))
     return jax.tree.map(
         lambda new, old: jnp.where(wins, new, old), (x, value, step), best
     )

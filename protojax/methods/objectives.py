@@ -209,7 +209,8 @@ def margin(fn: Fn, y: ArrayLike) -> Objective:
 def label_kept(objective: Objective, fn: Fn, x: Array) -> Objective:
     """An objective that counts only where the model's prediction is that of `x`.
 
-    It is made to select iterates, not to be climbed.
+    It is made to select iterates, not to be climbed. What it gives minus infinity is
+    never selected, not even where the objective of all others is NaN.
 
     Args:
       objective: `[H, W, C] -> []`.

@@ -560,6 +560,39 @@ def test_the_label_is_kept_even_if_every_iterate_loses_it():
         assert int(fn(jax.jit(attack)(x, key)).argmax()) == int(fn(x).argmax())
 
 
+def test_the_label_is_kept_where_the_damage_is_undefined():
+    x = jnp.full((3, 3, 1), 0.5).at[0, 0].set(0.55)
+    fn = lambda z: jnp.stack([-jnp.sum(z), -4.6])
+    twin = lambda z: z[..., 0] ** 2 / jnp.sum(z**2)
+    constant = lambda z: jnp.full(z.shape[:2], 1 / 9)
+    undefined = metrics.rank_correlation  # of constant maps
+    options = {"radius": 0.1, "step_size": 0.05, "steps": 4, "twin": twin}
+    options |= {"measure": undefined}
+
+    @jax.jit
+    def all_of(x):
+        top_k = functools.partial(attacks.top_k, fn, constant, x, k=3, **options)
+        damage = lambda z: undefined(constant(x), constant(z))
+        kept = objectives.label_kept(damage, fn, x)
+        random = functools.partial(attacks.random_sign, kept, x, radius=0.1, key=KEY)
+        center = functools.partial(attacks.mass_center, fn, constant, x, **options)
+        return [top_k(), top_k(key=KEY), random(samples=20), center(), center(key=KEY)]
+
+    for out in all_of(x):
+        assert jnp.isnan(out.value) and out.step == 0
+        np.testing.assert_array_equal(out.x, x)
+
+
+def test_a_direction_without_a_number_is_not_chosen():
+    fn, x = network()
+    explain = saliency(fn)
+    # the damage is undefined but where the center has moved down
+    down = lambda a, b: metrics.center_of_mass(b)[0] > metrics.center_of_mass(a)[0]
+    shift = lambda a, b: jnp.where(down(a, b), metrics.center_shift(a, b), jnp.nan)
+    run = functools.partial(attacks.mass_center, fn, explain, measure=shift, **SMALL)
+    assert jax.jit(run)(x).value > 0
+
+
 def test_a_measure_chooses_the_iterate():
     fn, x = network()
     explain = saliency(fn, y=int(fn(x).argmax()))

@@ -224,7 +224,7 @@ def mass_center(
 
     directions = jnp.asarray(COMPASS, x.dtype)
     probes = jax.lax.map(lambda direction: climb(direction, probe), directions)
-    best = jnp.argmax(probes.value)
+    best = jnp.argmax(jnp.nan_to_num(probes.value, nan=-jnp.inf))
     if probe < steps:
         return climb(directions[best], steps)
     chosen = jax.tree.map(lambda leaf: leaf[best], probes)

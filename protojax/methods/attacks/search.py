@@ -101,7 +101,7 @@ def pgd(
         seen = x if transform is None or select else transform(x, key=clean_key)
         judge = lowering.canonical(select or objective)
         value = ascent.evaluate(judge, seen).astype(out.value.dtype)
-        best = ascent.better((out.x, out.value, out.step), x, value, jnp.int32(0))
+        best = ascent.better((x, value, jnp.int32(0)), out.x, out.value, out.step)
         out = out._replace(x=best[0], value=best[1], step=best[2])
     return ascent.raise_if_stalled(out)
 
