@@ -163,6 +163,7 @@ def _pointwise_kernel_gradient(x: Array, w: Array, window: Window) -> Array:
 def _depthwise(x: Array, w: Array, window: Window) -> Array:
     """One channel of the kernel for each channel of the image: shifted products."""
     shape = _result_shape(x, w, window)
+    x, w, kind = _widened(x, w, window)
     x = _dilated(x, window.padding, window.lhs_dilation)
     x = jnp.repeat(x, w.shape[-1] // x.shape[-1], axis=-1)
     spans = [(n - 1) * s + 1 for n, s in zip(shape, window.strides)]
@@ -171,13 +172,13 @@ def _depthwise(x: Array, w: Array, window: Window) -> Array:
         starts = [t * d for t, d in zip(tap, window.rhs_dilation)]
         shifted = _strided(x, starts, spans, window.strides)
         products.append(shifted * lax.expand_dims(w[tap][0], range(x.ndim - 1)))
-    total = functools.reduce(operator.add, products)
-    return total.astype(window.options["preferred_element_type"] or total.dtype)
+    return functools.reduce(operator.add, products).astype(kind)
 
 
 def _depthwise_kernel_gradient(x: Array, w: Array, window: Window) -> Array:
     """Channels in the batch's place: one sum of products for each kernel tap."""
     shape = _result_shape(x, w, window)
+    x, w, kind = _widened(x, w, window)
     x = _dilated(x, window.padding, window.lhs_dilation)
     # Channels last, as the images were before the derivative moved them to the front.
     x = jnp.repeat(jnp.moveaxis(x, 0, -1), w.shape[-1] // x.shape[0], axis=-1)
@@ -189,8 +190,15 @@ def _depthwise_kernel_gradient(x: Array, w: Array, window: Window) -> Array:
         starts = [p * s for p, s in zip(position, window.strides)]
         shifted = _strided(x, starts, spans, window.rhs_dilation)
         taps.append(jnp.sum(shifted * w, axis=range(w.ndim - 1)))
-    y = jnp.stack(taps).reshape(1, *shape, w.shape[-1])
-    return y.astype(window.options["preferred_element_type"] or y.dtype)
+    return jnp.stack(taps).reshape(1, *shape, w.shape[-1]).astype(kind)
+
+
+def _widened(x: Array, w: Array, window: Window) -> tuple[Array, Array, Any]:
+    """Operands in the type in which to add, and the type of the result."""
+    kind = window.options["preferred_element_type"] or jnp.result_type(x, w)
+    narrow = jnp.issubdtype(kind, jnp.floating) and jnp.finfo(kind).bits < 32
+    wide = jnp.float32 if narrow else kind
+    return x.astype(wide), w.astype(wide), kind
 
 
 def _result_shape(x: Array, w: Array, window: Window) -> list[int]:

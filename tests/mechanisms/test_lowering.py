@@ -85,6 +85,44 @@ def test_many_convolutions_keep_their_values_and_derivatives(case):
     assert_convolution_is_kept(case)
 
 
+@pytest.mark.parametrize(
+    ("kind", "preferred"),
+    [("int8", "int32"), ("bfloat16", "float32"), ("bfloat16", None)],
+)
+def test_depthwise_convolutions_of_narrow_types_add_in_wide_ones(kind, preferred):
+    rng = np.random.default_rng(0)
+    size = 100 if kind == "int8" else 1
+    x = jnp.asarray(size * rng.normal(size=(1, 6, 6, 4)), kind)
+    w = jnp.asarray(size * rng.normal(size=(3, 3, 1, 4)), kind)
+
+    def conv(x, w, **options):
+        return lax.conv_general_dilated(
+            x,
+            w,
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4,
+            **options,
+        )
+
+    def both(f, x, w):
+        y = conv(x, w, preferred_element_type=f)
+        small = lambda w: conv(x[:, :3, :3], w)  # few positions: taps are summed
+        slope = jax.vjp(small, w)[1](x[:, 3:, 3:]) if kind != "int8" else ()
+        return y, slope
+
+    found = jax.jit(lowering.canonical(lambda x, w: both(preferred, x, w)))(x, w)
+    wide = "int32" if kind == "int8" else "float32"
+    exact = jax.jit(lambda x, w: both(wide, x, w))(x.astype(wide), w.astype(wide))
+    for a, b in zip(*map(jax.tree.leaves, (found, exact)), strict=True):
+        assert a.dtype == (preferred if a is found[0] and preferred else kind)
+        step = jnp.finfo(a.dtype).eps if a.dtype != "int32" else 0
+        # rounded once at the end, or sums of nine float32 products in another order
+        gap = np.abs(np.float64(a) - np.float64(b))
+        assert np.all(gap <= step * np.abs(np.float64(b)) + 9 * 2**-23 * bool(step))
+
+
 @pytest.mark.optimized
 def test_plain_convolutions_are_equal_to_the_bit():
     x = jax.random.normal(jax.random.key(0), (2, 9, 8, 3))
