@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from protojax import contracts
+from protojax.mechanisms import images
 
 Array = contracts.Array
 
@@ -29,13 +30,14 @@ def normalize(
       `[H, W, C]`, `(x - mean) / std`.
 
     Raises:
-      AssertionError: if `x` is a batch, is of integers, or has other channels.
+      ValueError: if `x` is a batch.
+      AssertionError: if it is of integers, or has other channels.
 
     >>> import jax.numpy as jnp
     >>> normalize(jnp.ones((1, 2, 3)), 0.5, (0.5, 0.25, 0.125))[0, 0].tolist()
     [1.0, 2.0, 4.0]
     """
-    chex.assert_rank(x, 3)
+    images.check_axes("x", x, "H", "W", "C")
     chex.assert_type(x, float)
     for channels in (mean, std):
         if isinstance(channels, Sequence):

@@ -97,6 +97,8 @@ def test_jitter_moves_whole_pixels_in_all_directions():
     np.testing.assert_allclose(moved.sum((1, 2)), 1)
     filled = images.jitter(jnp.ones((5, 5, 2)), key=KEY, pixels=3, fill=1.0)
     np.testing.assert_allclose(filled, 1)
+    with pytest.raises(ValueError, match="`sigma` is -1: it must be zero or more"):
+        images.gaussian_blur(jnp.ones((4, 4, 1)), sigma=-1)
     with pytest.raises(ValueError, match="`pixels` is -1"):
         images.jitter(x, key=KEY, pixels=-1)
 

@@ -786,15 +786,30 @@ def test_bad_input_is_named():
         call(x.at[0, 0, 0].set(jnp.nan))
     with pytest.raises(ValueError, match=r"outside of \[0.0, 1.0\]"):
         call(255 * x)
-    with pytest.raises(AssertionError, match="rank"):
+    batch = r"`x` has shape \(1, 5, 4, 2\): pass one example, \[H, W, C\].*jax.vmap"
+    with pytest.raises(ValueError, match=batch):
         attacks.pgd(jnp.sum, x[None], **SMALL)
+    with pytest.raises(ValueError, match="`mask` has shape .5, 5.*x., .5, 4, 2"):
+        attacks.pgd(jnp.sum, x, mask=jnp.ones((5, 5)), **SMALL)
     with pytest.raises(AssertionError, match="shape"):
         attacks.targeted(fn, explain, x, target=jnp.ones((5, 5)), **SMALL)
     with pytest.raises(ValueError, match="`probe` is 9"):
         attacks.mass_center(fn, explain, x, probe=9, **SMALL)
     with pytest.raises(ValueError, match="`samples` is 0"):
         attacks.random_sign(jnp.sum, x, radius=0.1, key=KEY, samples=0)
+    for size in (0.0, jnp.nan):
+        with pytest.raises(ValueError, match=f"`step_size` is {size}"):
+            attacks.random_walk(jnp.sum, x, key=KEY, **SMALL | {"step_size": size})
     with pytest.raises(ValueError, match="`num` is 0"):
         attacks.eigenvector(
             jnp.sum, x, score=lambda z: fn(z)[0], radius=0.1, key=KEY, num=0
         )
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_image_of_integers_is_named(name):
+    objective, x = lambda z: jnp.sum(z * 1.0), jnp.ones((2, 2, 1), jnp.int32)
+    options = {"eigenvector": {"score": objective}}
+    options |= {"singular_vector": {"explain": lambda z: z[..., 0] * 1.0}}
+    with pytest.raises(ValueError, match="`x` is int32: pass float32 pixels"):
+        ATTACKS[name](objective, x, **options.get(name, {}))

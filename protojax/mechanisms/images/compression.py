@@ -8,13 +8,13 @@ padding of edges, so that decoded images are those of Pillow but for a few gray 
 import functools
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Key
 from protojax.mechanisms import ascent
+from protojax.mechanisms.images import checks
 
 Round = Callable[[Array], Array]
 
@@ -85,7 +85,7 @@ def jpeg(
     >>> round(255 * float(jpeg(x, quality=20)[0, 0, 0]), 3)
     198.0
     """
-    chex.assert_rank(x, 3)
+    checks.check_axes("x", x, "H", "W", "C")
     if x.shape[-1] not in (1, 3):
         raise ValueError(f"`x` has {x.shape[-1]} channels: JPEG takes 1 or 3")
     luma_steps, chroma_steps = jpeg_tables(quality)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike, Key
+from protojax.mechanisms import ascent
+from protojax.mechanisms.images import checks
 
 
 def affine(x: Array, matrix: Array, *, fill: ArrayLike = 0.0) -> Array:
@@ -35,7 +37,7 @@ def affine(x: Array, matrix: Array, *, fill: ArrayLike = 0.0) -> Array:
     >>> affine(x, shift, fill=9.0).ravel().tolist()
     [2.0, 3.0, 9.0]
     """
-    chex.assert_rank(x, 3)
+    checks.check_axes("x", x, "H", "W", "C")
     chex.assert_shape(matrix, (2, 3))
     height, width, channels = x.shape
     center = (jnp.array([height, width], x.dtype) - 1) / 2
@@ -78,7 +80,7 @@ def random_affine(
     >>> bool(jnp.allclose(warped, x))
     True
     """
-    chex.assert_rank(x, 3)
+    checks.check_axes("x", x, "H", "W", "C")
     angle_key, scale_key, shift_key = jax.random.split(key, 3)
     angle = degrees * jnp.pi / 180 * jax.random.uniform(angle_key, (), x.dtype, -1, 1)
     size = 1 + scale * jax.random.uniform(scale_key, (), x.dtype, -1, 1)
@@ -110,7 +112,7 @@ def jitter(x: Array, *, key: Key, pixels: int, fill: ArrayLike = 0.0) -> Array:
     >>> float(jitter(x, key=jax.random.key(0), pixels=1).sum())
     1.0
     """
-    chex.assert_rank(x, 3)
+    checks.check_axes("x", x, "H", "W", "C")
     if pixels < 0:
         raise ValueError(f"`pixels` is {pixels}: pass the largest shift, zero or more")
     fill = jnp.broadcast_to(jnp.asarray(fill, x.dtype), x.shape[-1:]).reshape(1, 1, -1)
@@ -134,12 +136,16 @@ def gaussian_blur(x: Array, *, sigma: ArrayLike) -> Array:
     Returns:
       `[H, W, C]` the blurred image.
 
+    Raises:
+      ValueError: for a standard deviation that is known to be below zero.
+
     >>> import jax.numpy as jnp
     >>> x = jnp.zeros((1, 5, 1)).at[0, 2].set(1.0)
     >>> [round(float(pixel), 2) for pixel in gaussian_blur(x, sigma=0.7).ravel()]
     [0.01, 0.21, 0.57, 0.21, 0.01]
     """
-    chex.assert_rank(x, 3)
+    checks.check_axes("x", x, "H", "W", "C")
+    ascent.check_positive("sigma", sigma, or_zero=True)
     rows = _gaussian_weights(x.shape[0], sigma, x.dtype)
     columns = _gaussian_weights(x.shape[1], sigma, x.dtype)
     return jnp.einsum("ih,jw,hwc->ijc", rows, columns, x, precision="highest")
@@ -162,7 +168,7 @@ def resize(x: Array, size: Sequence[int]) -> Array:
     >>> resize(jnp.array([[[0.0], [1.0]]]), (1, 4)).ravel().tolist()
     [0.0, 0.25, 0.75, 1.0]
     """
-    chex.assert_rank(x, 3)
+    checks.check_axes("x", x, "H", "W", "C")
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"`size` is {size}: pass the new height and width")
     return jax.image.resize(x, (*size, x.shape[-1]), "bilinear", antialias=True)
@@ -187,7 +193,7 @@ def total_variation(x: Array) -> Array:
     >>> float(total_variation(jnp.array([[[0.0], [1.0]], [[1.0], [0.0]]])))
     4.0
     """
-    chex.assert_rank(x, 3)
+    checks.check_axes("x", x, "H", "W", "C")
     down, right = x[1:] - x[:-1], x[:, 1:] - x[:, :-1]
     return jnp.sum(_size(down)) + jnp.sum(_size(right))
 

@@ -9,13 +9,12 @@ import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Explain, Key, Objective, Score
-from protojax.mechanisms import ascent, curvature
+from protojax.mechanisms import ascent, curvature, images
 from protojax.methods.attacks import search
 
 _BISECTIONS = 30  # of an angle: down to the rounding of float32
@@ -84,11 +83,11 @@ def eigenvector(
     >>> [round(float(pixel), 4) for pixel in out.x.ravel()]
     [0.75, 0.5]
     """
-    chex.assert_rank(x, 3)
+    images.check(x)
     allowed = _allowed(x, radius, norm, mask, keep)
     hessian = curvature.hessian(score, x)
     operator = _restricted(curvature.Jacobian(hessian, hessian), allowed)
-    if keep is None and ascent.known(mask) and np.all(np.asarray(mask) > 0):
+    if keep is None and ascent.known(mask) and np.all(np.asarray(mask)):
         values, vectors, _ = curvature.top_eigenpairs(
             hessian, x, key=key, num=num, steps=steps
         )
@@ -157,8 +156,7 @@ def singular_vector(
     >>> [round(float(pixel), 2) for pixel in out.x.ravel()]
     [0.4, 0.5]
     """
-    chex.assert_rank(x, 3)
-
+    images.check(x)
     allowed = _allowed(x, radius, norm, mask, keep)
     operator = _restricted(curvature.jacobian(explain, x), allowed)
     found = curvature.top_singular(operator, x, key=key, num=num, steps=steps)
@@ -187,7 +185,7 @@ class _Allowed(NamedTuple):
 def _allowed(
     x: Array, radius: ArrayLike, norm: Any, mask: ArrayLike, keep: Score | None
 ) -> _Allowed:
-    free = jnp.broadcast_to(search.pixel_mask(mask) > 0, x.shape)
+    free = ascent.free(mask, x)
     project = ascent.within(x, radius, norm=norm, mask=free)
 
     def masked(v: Array) -> Array:

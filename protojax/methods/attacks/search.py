@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from protojax.contracts import Array, ArrayLike, Key, Objective, Transform
-from protojax.mechanisms import ascent, lowering
+from protojax.mechanisms import ascent, images, lowering
 
 
 def pgd(
@@ -50,8 +48,9 @@ def pgd(
       random start).
 
     Raises:
-      ValueError: for a bad radius, step size, norm or number of steps, an image with
-        NaN or out of [0, 1], a transform without a key, noise without `select`.
+      ValueError: for a bad radius, step size, norm, mask or number of steps, a batch,
+        an image with NaN, of integers or out of [0, 1], a transform without a key,
+        noise without `select`.
       Stalled: if the gradient at the start is known to be zero everywhere.
 
     References:
@@ -64,9 +63,8 @@ def pgd(
     >>> out.x.ravel().tolist(), int(out.step)
     ([0.75, 0.5], 2)
     """
-    chex.assert_rank(x, 3)
-    if ascent.known(step_size) and not np.all(np.asarray(step_size) > 0):
-        raise ValueError(f"`step_size` is {step_size}: it must be above zero")
+    images.check(x)
+    ascent.check_positive("step_size", step_size)
     if transform is not None and key is None:
         raise ValueError("`transform` is random: pass `key`")
     if noise is not None and select is None:
@@ -74,8 +72,8 @@ def pgd(
             "`noise` makes the objective random: pass `select`, by which all iterates"
             " are compared"
         )
-    mask = pixel_mask(mask)
-    project = ascent.within(x, radius, norm=norm, mask=mask)
+    moves = ascent.free(mask, x)
+    project = ascent.within(x, radius, norm=norm, mask=moves)
     signed = optax.sign_sgd(step_size)
     unit = optax.normalize_by_update_norm(eps=jnp.finfo(x.dtype).tiny)
     start, clean_key = x, None
@@ -84,7 +82,7 @@ def pgd(
         start = project(x + radius * _random_offset(start_key, x, norm))
 
     def masked(z: Array, **draw: Key) -> Array:
-        return objective(jnp.where(mask > 0, z, x), **draw)
+        return objective(jnp.where(moves, z, x), **draw)
 
     step = signed if norm == "linf" else optax.chain(unit, optax.sgd(step_size))
     out = ascent.ascend(
@@ -141,7 +139,7 @@ def random_sign(
     >>> float(out.value)
     3.0
     """
-    chex.assert_rank(x, 3)
+    images.check(x)
     ascent.check_count("samples", samples)
     project = ascent.within(x, radius)
 
@@ -178,7 +176,7 @@ def random_walk(
       The best iterate, or `x` (at step 0); the trace `[steps]` has the value of each.
 
     Raises:
-      ValueError: for a bad radius, number of steps or image.
+      ValueError: for a bad radius, step size, number of steps or image.
 
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.full((2, 2, 1), 0.5)
@@ -187,8 +185,9 @@ def random_walk(
     >>> bool(2 < out.value <= 3)
     True
     """
-    chex.assert_rank(x, 3)
+    images.check(x)
     ascent.check_count("steps", steps)
+    ascent.check_positive("step_size", step_size)
     project = ascent.within(x, radius)
 
     def propose(z: Array, step_key: Key) -> Array:
@@ -236,23 +235,6 @@ def best_of(
         body, (x, (x, nothing, jnp.int32(0))), (counts, inputs)
     )
     return ascent.Ascent(*best, jnp.zeros((), bool), trace[1:])
-
-
-def pixel_mask(mask: ArrayLike) -> Array:
-    """A mask of pixels that broadcasts to images.
-
-    Args:
-      mask: `[H, W]`, or anything that broadcasts to `[H, W, C]`.
-
-    Returns:
-      `[H, W, 1]`, or the mask as it was.
-
-    >>> import jax.numpy as jnp
-    >>> pixel_mask(jnp.ones((2, 3))).shape
-    (2, 3, 1)
-    """
-    mask = jnp.asarray(mask)
-    return mask[..., None] if mask.ndim == 2 else mask
 
 
 def _with_draw(transform: Transform | None) -> Transform:

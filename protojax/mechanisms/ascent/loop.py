@@ -1,11 +1,7 @@
-"""The one loop that climbs, and the sets that it may not leave.
-
-Every attack is `ascend` with an objective, an Optax step and a projection made by
-`within`. What the objective means, and which step suits it, is not known here.
-"""
+"""The one loop that climbs, and the best iterate of it."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -13,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from protojax.contracts import Array, ArrayLike, Fn, Key, Objective, PyTree, Transform
+from protojax.contracts import Array, Fn, Key, Objective, PyTree, Transform
 from protojax.mechanisms import lowering
+from protojax.mechanisms.ascent import checks
 
 
 class Ascent(NamedTuple):
@@ -39,57 +36,6 @@ class Ascent(NamedTuple):
 
 class Stalled(ValueError):
     """A climb that could not begin, which must not be read as robustness."""
-
-
-def within(
-    x0: Array,
-    radius: ArrayLike,
-    *,
-    norm: Literal["linf", "l2"] = "linf",
-    mask: ArrayLike = 1.0,
-    bounds: tuple[float, float] = (0.0, 1.0),
-) -> Callable[[Array], Array]:
-    r"""The Euclidean projection onto norm ball, mask and pixel bounds together.
-
-    For the L-infinity ball the set is a box, and clipping is the projection. For the
-    L2 ball the projection of `z` is `clip(x0 + t (z - x0))` with the largest
-    `t <= 1` that stays in the ball; the squared distance is concave in `t**2`, so
-    Newton's method climbs to that `t` from inside and each of its iterates is
-    feasible.
-
-    Args:
-      x0: `[...]` the center, itself within `bounds`.
-      radius: `[]` radius of the ball; may be traced.
-      norm: which ball.
-      mask: broadcastable to `x0`: 1 where `x` may move, 0 where it may not.
-      bounds: smallest and largest value of a pixel.
-
-    Returns:
-      A function `[...] -> [...]` onto the set, the identity on it.
-
-    Raises:
-      ValueError: for a radius below zero, or a center that is NaN or out of bounds
-        (where these are known, that is, not traced), and for an unknown norm.
-
-    >>> import jax.numpy as jnp
-    >>> within(jnp.array([0.5, 0.95]), 0.125)(jnp.array([0.9, 2.0])).tolist()
-    [0.625, 1.0]
-    """
-    if norm not in ("linf", "l2"):
-        raise ValueError(
-            f"`norm` is {norm!r}: 'linf' or 'l2' are known; "
-            "pass your own `project` to `ascend` for another set"
-        )
-    _check_radius(radius)
-    _check_pixels(x0, bounds)
-    radius = jnp.asarray(radius, x0.dtype)
-    mask = jnp.broadcast_to(jnp.asarray(mask, x0.dtype), x0.shape)
-    if norm == "l2":
-        return _l2_box(x0, radius, mask, bounds)
-    low, high = (_reach(x0, radius, sign) for sign in (-1, 1))
-    low = jnp.where(mask > 0, jnp.maximum(low, bounds[0]), x0)
-    high = jnp.where(mask > 0, jnp.minimum(high, bounds[1]), x0)
-    return lambda z: optax.projections.projection_box(z, low, high)
 
 
 def ascend(
@@ -132,7 +78,7 @@ def ascend(
     >>> round(float(out.x), 3), int(out.step)
     (1.0, 20)
     """
-    check_count("steps", steps)
+    checks.check_count("steps", steps)
     if transform is not None and key is None:
         raise ValueError("`transform` is random: pass `key`")
     keys = None if key is None else jax.random.split(key, steps + 1)
@@ -193,7 +139,7 @@ def raise_if_stalled(ascent: Ascent) -> Ascent:
     Traceback (most recent call last):
     Stalled: ...
     """
-    if not known((ascent.stalled, ascent.trace)):
+    if not checks.known((ascent.stalled, ascent.trace)):
         return ascent
     if bool(ascent.stalled):
         raise Stalled(
@@ -260,37 +206,6 @@ def better(
     )
 
 
-def check_count(name: str, value: int) -> None:
-    """Refuse a count below one.
-
-    Args:
-      name: how the argument is called.
-      value: the count.
-
-    Raises:
-      ValueError: naming argument and value.
-
-    >>> check_count("steps", 1)
-    """
-    if value < 1:
-        raise ValueError(f"`{name}` is {value}: it must be at least 1")
-
-
-def known(tree: PyTree) -> bool:
-    """Whether all values of a tree are known, that is, none of them is traced.
-
-    Args:
-      tree: any tree of arrays and numbers.
-
-    Returns:
-      True outside of `jit`, `vmap` and `grad`.
-
-    >>> known(1.0)
-    True
-    """
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-
 def _stack_one(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tree)
 
@@ -298,60 +213,3 @@ def _stack_one(tree: PyTree) -> PyTree:
 def _stuck(gradient: PyTree) -> Array:
     moves = [jnp.any(jnp.isfinite(g) & (g != 0)) for g in jax.tree.leaves(gradient)]
     return ~jnp.any(jnp.stack(moves))
-
-
-def _reach(x0: Array, radius: Array, sign: int) -> Array:
-    """The end of the ball, rounded so that |x - x0| <= radius in floating point too."""
-    end = x0 + sign * radius
-    # The barrier keeps the compiler from simplifying (x0 + radius) - x0.
-    fixed, center, limit = jax.lax.stop_gradient(
-        jax.lax.optimization_barrier((end, x0, radius))
-    )
-    nearer = jnp.nextafter(fixed, center) - fixed
-    return end + jnp.where(jnp.abs(fixed - center) > limit, nearer, 0)
-
-
-def _l2_box(
-    x0: Array, radius: Array, mask: Array, bounds: tuple[float, float]
-) -> Callable[[Array], Array]:
-    tiny = jnp.finfo(x0.dtype).tiny
-
-    def project(z: Array) -> Array:
-        offset = jnp.where(mask > 0, z - x0, 0)
-        room = jnp.where(offset > 0, bounds[1] - x0, x0 - bounds[0])
-        squares, limits = offset**2, room**2
-
-        def newton(_: int, scale: Array) -> Array:
-            free = scale * squares < limits
-            reached = jnp.sum(jnp.where(free, scale * squares, limits))
-            slope = jnp.sum(jnp.where(free, squares, 0))
-            rise = (radius**2 - reached) / jnp.maximum(slope, tiny)
-            return jnp.clip(scale + rise, scale, 1)
-
-        first = jnp.minimum(1, radius**2 / jnp.maximum(jnp.sum(squares), tiny))
-        scale = jax.lax.fori_loop(0, 8, newton, first)
-        return jnp.clip(x0 + jnp.sqrt(scale) * offset, *bounds)
-
-    return project
-
-
-def _check_radius(radius: ArrayLike) -> None:
-    if known(radius) and not np.all(np.asarray(radius) >= 0):
-        raise ValueError(
-            f"`radius` is {radius}: pass a radius of zero or more, in the units of the "
-            "pixels (8/255 for images in [0, 1])"
-        )
-
-
-def _check_pixels(x: Array, bounds: tuple[float, float]) -> None:
-    if not known(x):
-        return
-    pixels = np.asarray(x)
-    if np.isnan(pixels).any():
-        raise ValueError("`x` has NaN pixels: repair or drop this image")
-    low, high = pixels.min(), pixels.max()
-    if low < bounds[0] or high > bounds[1]:
-        raise ValueError(
-            f"`x` has pixels from {low:g} to {high:g}, outside of {list(bounds)}: "
-            "scale the image (divide by 255?) and let the model normalize inside"
-        )

@@ -1,0 +1,59 @@
+"""Checks of values, which ask first whether they are known."""
+
+import jax
+import numpy as np
+
+from protojax.contracts import ArrayLike, PyTree
+
+
+def known(tree: PyTree) -> bool:
+    """Whether all values of a tree are known, that is, none of them is traced.
+
+    Args:
+      tree: any tree of arrays and numbers.
+
+    Returns:
+      True outside of `jit`, `vmap` and `grad`.
+
+    >>> known(1.0)
+    True
+    """
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuse a count below one, or one that is no whole number.
+
+    Args:
+      name: how the argument is called.
+      value: the count.
+
+    Raises:
+      ValueError: naming argument and value.
+
+    >>> check_count("steps", 1)
+    """
+    if value < 1:
+        raise ValueError(f"`{name}` is {value}: it must be at least 1")
+    if not isinstance(value, (int, np.integer)):
+        raise ValueError(f"`{name}` is {value}: pass a whole number")
+
+
+def check_positive(name: str, value: ArrayLike, *, or_zero: bool = False) -> None:
+    """Refuse a number that is not above zero, where it is known.
+
+    Args:
+      name: how the argument is called.
+      value: `[]` the number.
+      or_zero: whether zero will do.
+
+    Raises:
+      ValueError: naming argument and value.
+
+    >>> check_positive("step_size", 0.1)
+    """
+    if not known(value):
+        return
+    if not np.all(np.asarray(value) >= 0 if or_zero else np.asarray(value) > 0):
+        least = "zero or more" if or_zero else "above zero"
+        raise ValueError(f"`{name}` is {value}: it must be {least}")
