@@ -116,18 +116,44 @@ def test_bad_input_is_named():
         attributions.gradient(score, jnp.ones((2, 2, 3), "uint8"))
     with pytest.raises(ValueError, match="`x` has NaN pixels: repair or drop"):
         attributions.gradient(score, X.at[0, 0, 0].set(jnp.nan))
-    with pytest.raises(AssertionError, match="rank 2"):
-        attributions.gradient(score, jnp.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"`x` has shape \(1, 6, 6, 3\).*jax.vmap"):
+        attributions.gradient(score, X[None])
+    with pytest.raises(ValueError, match=r"`attribution` has shape \(1, 6, 6, 3\)"):
+        attributions.heatmap(X[None])
     with pytest.raises(ValueError, match=r"`baseline` has shape \(3,\).*broadcast_to"):
         attributions.integrated_gradients(score, X, baseline=jnp.ones(3))
     with pytest.raises(ValueError, match="`steps` is 0: it must be at least 1"):
         attributions.integrated_gradients(score, X, steps=0)
     with pytest.raises(ValueError, match="`samples` is 0: it must be at least 1"):
         attributions.smooth_gradient(score, X, key=KEY, samples=0)
+    with pytest.raises(ValueError, match="`sigma` is -1.0: it must be zero or more"):
+        attributions.smooth_gradient(score, X, key=KEY, sigma=-1.0)
     with pytest.raises(ValueError, match="the trapezoid rule needs 2"):
         attributions.trapezoid(1)
     with pytest.raises(ValueError, match="no layer is called 'relu:1'"):
         attributions.grad_cam(score, X, layer="relu:1")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        attributions.gradient,
+        attributions.deep_lift,
+        attributions.lrp,
+        attributions.deep_taylor,
+        attributions.guided_gradient,
+        functools.partial(attributions.smooth_gradient, key=KEY),
+        attributions.integrated_gradients,
+        functools.partial(attributions.grad_cam, layer="relu:0"),
+        functools.partial(attributions.conductance, layer="relu:0"),
+    ],
+)
+def test_what_is_no_score_is_named(method):
+    relu = jax.nn.relu
+    with pytest.raises(ValueError, match=r"`score` gives values of shape \(3,\)"):
+        method(lambda x: relu(x).sum((0, 1)), X)
+    with pytest.raises(ValueError, match=r"shape \(\(\), \(\)\): it must give one"):
+        method(lambda x: (relu(x).sum(), x.sum()), X)
 
 
 def test_grad_cam_of_what_is_no_feature_map_is_refused():

@@ -1,11 +1,10 @@
 """What goes into an attribution, checked at its door."""
 
-import chex
+import jax
 import jax.numpy as jnp
-import numpy as np
 
-from protojax.contracts import Array
-from protojax.mechanisms import ascent
+from protojax.contracts import Array, Score
+from protojax.mechanisms import images
 
 
 def baseline_of(x: Array, baseline: Array | None) -> Array:
@@ -35,20 +34,36 @@ def baseline_of(x: Array, baseline: Array | None) -> Array:
     return jnp.asarray(baseline, x.dtype)
 
 
-def check_image(x: Array) -> None:
-    """Raise unless this is one image of floating-point pixels.
+def checked(score: Score, x: Array) -> Score:
+    """A score that makes sure that it is one number.
+
+    Without the check, some methods would explain the sum of all logits.
 
     Args:
+      score: `[H, W, C] -> []`.
       x: `[H, W, C]` image.
 
+    Returns:
+      The score; where it is called it raises a ValueError unless it gives one number.
+
     Raises:
-      ValueError: it holds integers, or is known to hold NaN.
+      ValueError: the image is a batch, holds integers, or is known to hold NaN.
 
     >>> import jax.numpy as jnp
-    >>> check_image(jnp.ones((1, 1, 3)))
+    >>> image = jnp.ones((1, 1, 3))
+    >>> float(checked(jnp.sum, image)(image))
+    3.0
     """
-    chex.assert_rank(x, 3)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"`x` is {x.dtype}: pass float32 pixels in [0, 1]")
-    if ascent.known(x) and np.isnan(x).any():
-        raise ValueError("`x` has NaN pixels: repair or drop this image")
+    images.check(x)
+
+    def one_number(z):
+        value = score(z)
+        shape = jax.tree.map(jnp.shape, value)
+        if shape != ():
+            raise ValueError(
+                f"`score` gives values of shape {shape}: it must give one number, say "
+                "the logit of a class, `lambda x: fn(x)[y]`"
+            )
+        return value
+
+    return one_number

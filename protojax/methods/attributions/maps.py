@@ -1,10 +1,10 @@
 """Maps: of a layer inside the network, and what is looked at in the end."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, Score
+from protojax.mechanisms import images
 from protojax.methods import activations
 from protojax.methods.attributions import inputs, propagated
 
@@ -28,7 +28,7 @@ def heatmap(attribution: Array) -> Array:
     >>> heatmap(jnp.array([[[-1.0, 2.0], [0.0, 1.0]]])).tolist()
     [[0.75, 0.25]]
     """
-    chex.assert_rank(attribution, 3)
+    images.check_axes("attribution", attribution, "H", "W", "C")
     sign = jnp.sign(jax.lax.stop_gradient(attribution))
     pixels = jnp.sum(attribution * sign, axis=-1)
     total = jnp.sum(pixels)
@@ -59,7 +59,7 @@ def class_activation(score: Score, x: Array, *, layer: str) -> Array:
     >>> class_activation(f, jnp.ones((1, 2, 1)), layer="relu:0").tolist()
     [[2.0, 2.0]]
     """
-    inputs.check_image(x)
+    score = inputs.checked(score, x)
     value = activations.record(score, [layer])(x)[1][layer]
     slope = jax.grad(activations.intervene(score, layer), argnums=1)(x, value)
     weights = jnp.mean(slope, axis=tuple(range(value.ndim - 1)))

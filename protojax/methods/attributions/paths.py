@@ -130,7 +130,7 @@ def integrated_gradients(
     >>> integrated_gradients(lambda x: jnp.sum(x**2), 3 * jnp.ones((1, 1, 1))).tolist()
     [[[9.0]]]
     """
-    inputs.check_image(x)
+    score = inputs.checked(score, x)
     start = inputs.baseline_of(x, baseline)
     way = x - start
 
@@ -162,6 +162,9 @@ def smooth_gradient(
     Returns:
       `[H, W, C]`.
 
+    Raises:
+      ValueError: for no samples, or a standard deviation known to be below zero.
+
     References:
       Smilkov et al., SmoothGrad: removing noise by adding noise, 2017.
 
@@ -170,8 +173,9 @@ def smooth_gradient(
     >>> smooth_gradient(lambda x: x.sum(), image, key=jax.random.key(0)).tolist()
     [[[1.0]]]
     """
-    inputs.check_image(x)
+    score = inputs.checked(score, x)
     ascent.check_count("samples", samples)
+    ascent.check_positive("sigma", sigma, or_zero=True)
 
     def sample(key):
         noise = jax.random.normal(key, x.shape, x.dtype)
@@ -217,7 +221,7 @@ def conductance(
     >>> conductance(f, jnp.ones((1, 1, 1)), layer="relu:0").tolist()
     [[[2.0]]]
     """
-    inputs.check_image(x)
+    score = inputs.checked(score, x)
     start = inputs.baseline_of(x, baseline)
     above = jax.grad(activations.intervene(score, layer), argnums=1)
 

@@ -24,7 +24,7 @@ def gradient(score: Score, x: Array) -> Array:
     >>> gradient(lambda x: jnp.sum(x**2), jnp.ones((1, 1, 2))).tolist()
     [[[2.0, 2.0]]]
     """
-    inputs.check_image(x)
+    score = inputs.checked(score, x)
     return jax.grad(score)(x)
 
 
@@ -67,7 +67,7 @@ def guided_gradient(score: Score, x: Array) -> Array:
     >>> guided_gradient(f, jnp.ones((1, 1, 1))).tolist()
     [[[1.0]]]
     """
-    inputs.check_image(x)
+    score = inputs.checked(score, x)
     return jax.grad(activations.guided(score))(x)
 
 
@@ -104,7 +104,7 @@ def deep_lift(
     >>> deep_lift(f, 2 * jnp.ones((1, 1, 1))).tolist()
     [[[1.0]]]
     """
-    inputs.check_image(x)
+    score = inputs.checked(score, x)
     start = inputs.baseline_of(x, baseline)
     return (x - start) * activations.multipliers(score, x, start, pool=pool)
 
@@ -141,7 +141,7 @@ def lrp(
     >>> lrp(lambda x: 2 * x.sum(), jnp.ones((1, 1, 2))).tolist()
     [[[2.0, 2.0]]]
     """
-    inputs.check_image(x)
+    score = inputs.checked(score, x)
     rule = activations.epsilon() if rule is None else rule
     return activations.relevances(score, x, rule=rule, first=first)
 
@@ -171,7 +171,7 @@ def deep_taylor(
     >>> deep_taylor(lambda x: 2 * x.sum(), jnp.ones((1, 1, 2))).tolist()
     [[[2.0, 2.0]]]
     """
-    inputs.check_image(x)
+    score = inputs.checked(score, x)
     return activations.relevances(
         score, x, rule=activations.z_plus, first=activations.box(low, high)
     )
