@@ -39,7 +39,8 @@ def centered(values: Array) -> Array:
     >>> centered(jnp.array([7.0, 5.0, 7.0, 9.0])).tolist()
     [0.0, -1.5, 0.0, 1.5]
     """
-    below, above = _from_below(values), _from_below(-values)
+    below = _from_below(values)
+    above = _from_below(-below)  # of counts, as not every type has negatives
     return _float(below - above) / 2
 
 

@@ -66,6 +66,30 @@ def test_rank_correlations_agree_with_scipy_under_ties(levels):
     assert float(tau(a, b)) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int32", "bool"])
+def test_maps_of_integers_count_as_numbers(kind):
+    # the most negative integer has no negative, and unsigned ones have none at all
+    low = {"uint8": 0, "int32": -(2**31), "bool": False}[kind]
+    a, b = (np.array([[low, 1, 2, 5]], kind), np.array([[low, 5, 2, 1]], kind))
+    a, b = np.repeat(a, 4, 0), np.repeat(b, 4, 0) + np.array([[0], [0], [1], [0]], kind)
+    ours, theirs = (jnp.asarray(a), jnp.asarray(b)), (np.ravel(a), np.ravel(b))
+    for found, name in ((spearman, "spearmanr"), (tau, "kendalltau")):
+        wanted = getattr(scipy.stats, name)(*theirs).statistic
+        assert float(found(*ours)) == pytest.approx(wanted, abs=1e-6)
+    floats = [m.astype(jnp.float32) for m in ours]
+    for metric in (metrics.linf, metrics.center_shift, metrics.center_of_mass):
+        count = 1 if metric is metrics.center_of_mass else 2
+        found, wanted = metric(*ours[:count]), metric(*floats[:count])
+        np.testing.assert_array_equal(found, wanted)
+    similar = lambda a, b: metrics.ssim(a, b, window=3)
+    np.testing.assert_array_equal(similar(*ours), similar(*floats))
+    x = jax.random.uniform(jax.random.key(0), (4, 4, 1))
+    curves = [
+        metrics.deletion(additive, x, m, 0, steps=3) for m in (ours[0], floats[0])
+    ]
+    np.testing.assert_array_equal(curves[0].values, curves[1].values)
+
+
 def test_rank_correlation_of_maps_that_are_mostly_zero_is_not_inflated():
     rng = np.random.default_rng(0)
     a, b = rng.uniform(size=(2, 100, 100)) * (rng.uniform(size=(2, 100, 100)) > 0.9)
@@ -150,6 +174,18 @@ def test_ssim_agrees_with_scikit_image(window, scale):
         metrics.ssim(a, b, window=20)
 
 
+def test_ssim_of_constant_maps():
+    flat = jnp.full((8, 8), 0.1)
+    similar = jax.jit(jax.value_and_grad(metrics.ssim))
+    value, slope = similar(flat, flat)
+    assert float(value) == pytest.approx(1, abs=1e-6)
+    assert jnp.all(jnp.isfinite(slope))
+    assert float(similar(flat, 3 * flat)[0]) < 0.7
+    assert np.isnan(metrics.ssim(flat, flat.at[0, 0].set(jnp.nan)))
+    with pytest.raises(ValueError, match="`data_range` is 0.0: it must be above zero"):
+        metrics.ssim(flat, flat, data_range=0.0)
+
+
 def test_peers_a14_a_locally_constant_explanation_has_no_sensitivity():
     weights = jax.random.normal(jax.random.key(0), (4, 4, 2))
 
@@ -207,6 +243,16 @@ def test_zero_maps_count_as_norm_one_and_counts_are_checked():
         call(samples=0)
     with pytest.raises(ValueError, match="`radius` is -1"):
         call(radius=-1)
+    ints = jnp.ones((2, 2, 1), jnp.int32)
+    for x, what in ((ints, "`x` is int32"), (ints[None], r"`x` has shape \(1, 2, 2")):
+        for metric in (metrics.max_sensitivity, metrics.local_lipschitz):
+            with pytest.raises(ValueError, match=what):
+                metric(lambda z: z[..., 0], x, radius=0.5, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="`radius` is 0.0: it must be above zero"):
+        metrics.local_lipschitz(jnp.sum, ints * 1.0, radius=0.0, key=jax.random.key(0))
+    for metric in (metrics.center_of_mass, lambda a: metrics.ssim(a, a)):
+        with pytest.raises(ValueError, match=r"`a` has shape \(3, 8, 8\).*jax.vmap"):
+            metric(jnp.ones((3, 8, 8)))
 
 
 def additive(x):
@@ -230,6 +276,14 @@ def test_deletion_and_insertion_follow_the_closed_form_of_an_additive_model():
     curve = metrics.insertion(additive, x, x[..., 0], 0, steps=20)
     np.testing.assert_allclose(curve.values, values, rtol=1e-5)
     assert float(curve.area) == pytest.approx(area, rel=1e-5)
+
+
+def test_a_map_with_nan_orders_no_pixels():
+    x = jnp.ones((2, 2, 1))
+    broken = x[..., 0].at[0, 1].set(jnp.nan)
+    for metric in (metrics.deletion, metrics.insertion):
+        curve = metric(additive, x, broken, 0, steps=2)
+        assert np.isnan(curve.values).all() and np.isnan(curve.area)
 
 
 def test_the_true_order_beats_every_other_order():

@@ -1,11 +1,14 @@
-"""How far one map, curve or image is from another: `(a, b) -> []`."""
+"""How far one map, curve or image is from another: `(a, b) -> []`.
+
+Maps may be of integers or booleans, and count as floats.
+"""
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike
-from protojax.mechanisms import ranks
+from protojax.mechanisms import ascent, images, ranks
 
 
 def top_k_mask(a: Array, *, k: int) -> Array:
@@ -121,7 +124,8 @@ def center_of_mass(a: Array) -> Array:
     >>> center_of_mass(jnp.array([[0.0, 0.0], [1.0, 3.0]])).tolist()
     [1.0, 0.75]
     """
-    chex.assert_rank(a, 2)
+    images.check_axes("a", a, "H", "W")
+    a = _float(a)
     rows, columns = jnp.arange(a.shape[0]), jnp.arange(a.shape[1])
     moments = jnp.stack([jnp.sum(a.sum(1) * rows), jnp.sum(a.sum(0) * columns)])
     return moments / jnp.sum(a)
@@ -181,14 +185,16 @@ def ssim(
       a: `[H, W]` a map.
       b: `[H, W]` another.
       window: width of the windows.
-      data_range: `[]` distance from the least to the largest possible value; what the
-        two maps span by default, as saliency maps have no scale of their own.
+      data_range: `[]` distance from the least to the largest possible value, above
+        zero; what the two maps span by default, as saliency maps have no scale of
+        their own.
 
     Returns:
       `[]` at most 1, which equal maps have.
 
     Raises:
-      ValueError: if the maps are smaller than a window.
+      ValueError: if the maps are smaller than a window, or for a range that is known
+        not to be above zero.
 
     References:
       Wang et al., Image Quality Assessment, 2004, with uniform windows and sample
@@ -201,14 +207,18 @@ def ssim(
     1.0
     """
     chex.assert_equal_shape([a, b])
-    chex.assert_rank(a, 2)
+    images.check_axes("a", a, "H", "W")
     if not 2 <= window <= min(a.shape):
         raise ValueError(
             f"`window` is {window} but the maps are {a.shape}: "
             f"choose 2 <= window <= {min(a.shape)}"
         )
+    a, b = _float(a), _float(b)
     if data_range is None:
-        data_range = jnp.maximum(a.max(), b.max()) - jnp.minimum(a.min(), b.min())
+        span = jnp.maximum(a.max(), b.max()) - jnp.minimum(a.min(), b.min())
+        data_range = jnp.where(span == 0, 1, span)  # two equal constants are alike
+    else:
+        ascent.check_positive("data_range", data_range)
     small, less_small = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     mean_a, mean_b = _window_means(a, window), _window_means(b, window)
     # Windows are centered at the maps' means before squaring: a float32 matter only.
@@ -238,7 +248,12 @@ def linf(a: Array, b: Array) -> Array:
     0.25
     """
     chex.assert_equal_shape([a, b])
-    return jnp.max(jnp.abs(a - b))
+    return jnp.max(jnp.abs(_float(a) - _float(b)))
+
+
+def _float(a: Array) -> Array:
+    exact = jnp.issubdtype(a.dtype, jnp.floating)
+    return a if exact else a.astype(jnp.result_type(float))
 
 
 def _has_nan(a: Array, b: Array) -> Array:

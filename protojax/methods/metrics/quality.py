@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Explain, Fn, Key
-from protojax.mechanisms import ascent
+from protojax.mechanisms import ascent, images
 
 
 class Curve(NamedTuple):
@@ -132,6 +132,9 @@ def local_lipschitz(
     Returns:
       `[]` the largest ratio.
 
+    Raises:
+      ValueError: for no samples, a radius known not to be above zero, or a bad image.
+
     References:
       Alvarez-Melis and Jaakkola, On the Robustness of Interpretability Methods, 2018.
 
@@ -142,6 +145,7 @@ def local_lipschitz(
     >>> round(float(ratio), 4)
     3.0
     """
+    ascent.check_positive("radius", radius)
     before = explain(x)
 
     def ratio(z: Array) -> Array:
@@ -173,7 +177,7 @@ def deletion(
       steps: in how many equal parts the pixels go.
 
     Returns:
-      The curve `[steps + 1]` and the area under it.
+      The curve `[steps + 1]` and the area under it; NaN if the map has one.
 
     Raises:
       ValueError: for fewer than one step or more steps than pixels.
@@ -213,7 +217,7 @@ def insertion(
       steps: in how many equal parts the pixels come.
 
     Returns:
-      The curve `[steps + 1]` and the area under it.
+      The curve `[steps + 1]` and the area under it; NaN if the map has one.
 
     Raises:
       ValueError: for fewer than one step or more steps than pixels.
@@ -238,6 +242,7 @@ def _norm(a: Array) -> Array:
 def _largest_nearby(
     value: Fn, x: Array, radius: ArrayLike, key: Key, samples: int
 ) -> Array:
+    images.check(x)
     ascent.check_count("samples", samples)
     project = ascent.within(x, radius)
 
@@ -258,7 +263,7 @@ def _exchange(
             f"`steps` is {steps} but the map has {a.size} pixels: "
             f"choose 1 <= steps <= {a.size}"
         )
-    order = jnp.argsort(-a.ravel())
+    order = jnp.argsort(a.ravel(), descending=True, stable=True)
     position = jnp.zeros(a.size, jnp.int32).at[order].set(jnp.arange(a.size))
     position = position.reshape(*a.shape, 1)
     counts = jnp.round(jnp.linspace(0, a.size, steps + 1)).astype(jnp.int32)
@@ -267,5 +272,6 @@ def _exchange(
         return confidence(fn, jnp.where(position < count, end, start), y)
 
     values = jax.lax.map(probability, counts)
+    values = jnp.where(jnp.any(jnp.isnan(a)), jnp.nan, values)
     widths = jnp.diff(counts) / a.size
     return Curve(values, jnp.sum(widths * (values[1:] + values[:-1]) / 2))
