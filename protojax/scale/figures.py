@@ -80,12 +80,14 @@ def curves(
         axes = figure.subplots(1, len(values), squeeze=False)[0]
         for axis, value in zip(axes, values, strict=True):
             chosen = [n for n in numbers if n["value"] == value]
+            known = [n for n in chosen if n["mean"] is not None]
+            drawn = [n for n in known if n["mean"] > 0 or "y" not in logarithmic]
             ends = []
             for place, key in enumerate(keys):
                 color = _COLORS[place % len(_COLORS)]
-                line = [n for n in chosen if n[lines] == key]
-                end = _line(axis, line, x, color)
-                if end is not None and (end > 0 or "y" not in logarithmic):
+                line = [n for n in drawn if n[lines] == key]
+                if line:  # one without points would take room, at no place
+                    end = _line(axis, line, x, color)
                     ends.append((end, report.label(key, names), color))
             if value in chance:
                 axis.axhline(chance[value], color=_QUIET, lw=1, ls=(0, (4, 3)))
@@ -303,15 +305,14 @@ def _figure(size: tuple[float, float]) -> Iterator["Figure"]:
         yield figure
 
 
-def _line(axis: "Axes", numbers: list[dict], x: str, color: str) -> float | None:
-    """Draw one line with its interval; its last height, None if nothing is known."""
-    known = [n for n in numbers if n["mean"] is not None]
-    at, mean = [n[x] for n in known], [n["mean"] for n in known]
+def _line(axis: "Axes", numbers: list[dict], x: str, color: str) -> float:
+    """Draw one line with its interval; its last height."""
+    at, mean = [n[x] for n in numbers], [n["mean"] for n in numbers]
     axis.plot(at, mean, color=color, lw=1.8, marker="o", ms=4, clip_on=False, zorder=3)
-    sure = [n for n in known if n["low"] is not None]
+    sure = [n for n in numbers if n["low"] is not None]
     low, high = ([n[end] for n in sure] for end in ("low", "high"))
     axis.fill_between([n[x] for n in sure], low, high, color=color, alpha=0.16, lw=0)
-    return mean[-1] if mean else None
+    return mean[-1]
 
 
 def _frame(axis: "Axes", ticks: list[float], name: str, logarithmic: str) -> None:

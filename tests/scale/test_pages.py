@@ -78,6 +78,20 @@ def test_rows_without_a_place_are_not_drawn():
     assert figure.axes[0].lines[0].get_xdata().tolist() == [0.1, 0.2]
 
 
+def test_lines_that_a_panel_does_not_have_take_no_room():
+    rows = [
+        {"id": i, "attack": value, "radius": r, value: float(i)}
+        for value in ("one", "other")
+        for r in (1.0, 8.0)
+        for i in (0, 1)
+    ]
+    figure = figures.curves(rows, x="radius", lines="attack", values=["one", "other"])
+    figure.canvas.draw()  # a layout that fails warns, and warnings are errors
+    for axis, value in zip(figure.axes, ("one", "other"), strict=True):
+        assert [t.get_text() for t in axis.texts] == [value]
+        assert axis.get_position().width > 0.3
+
+
 def test_names_stand_at_the_ends_of_logarithmic_lines():
     rows = [
         {"id": 0, "attack": name, "radius": r, "x": r**power}
@@ -95,6 +109,16 @@ def test_names_stand_at_the_ends_of_logarithmic_lines():
         height = axis.transData.transform((1, end))[1]
         assert box.y0 < height < box.y1
     assert [t.get_text() for t in axis.get_xticklabels()] == ["0.01", "0.1", "1", "10"]
+
+
+def test_what_a_logarithm_cannot_show_is_not_drawn():
+    rows = [{"id": 0, "attack": "a", "radius": r, "x": r - 1.0} for r in (1.0, 2.0)]
+    figure = figures.curves(
+        rows, x="radius", lines="attack", values=["x"], logarithmic="y"
+    )
+    figure.canvas.draw()
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [2.0]
+    assert len(figure.axes[0].get_xticks()) == 2
 
 
 def test_histograms_draw_shares_that_count_by_weight():
