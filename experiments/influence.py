@@ -17,13 +17,12 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from experiments import cli, influence_head, influence_report, networks
+from experiments import cli, influence_head, influence_report, influence_setup
 from protojax import attacks, influence, metrics, objectives, sweeps
 from protojax.contracts import Array, Explain, Fn, Key, PyTree
 from protojax.mechanisms import ascent
@@ -82,6 +81,8 @@ class Config:
     """Training images that are left out in turn, to hold the influences against."""
     dampings: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     """Damping, that of the training included, at which they are held against it."""
+    pairs: tuple[int, ...] = (4, 16, 64)
+    """Leading eigenpairs of the Hessian with which they are, where all are too many."""
     chunk: int = 8
     """Images per part of the results."""
     seed: int = 0
@@ -138,16 +139,11 @@ def attack_by_name(
 
 def directions(weights: PyTree, chosen: Array, config: Config) -> PyTree:
     """What each of some training images does to test losses, one by one."""
-    inverse = inverse_of(weights, config.l2 + config.damping)
+    inverse = influence_setup.inverse_of(weights, config.l2 + config.damping)
     of = functools.partial(
         influence.direction, influence.softmax_loss, weights["head"], weights["train"]
     )
     return jax.lax.map(lambda place: of(place[None], inverse).x, chosen)
-
-
-def inverse_of(weights: PyTree, damping: Array | float) -> Fn:
-    """The inverse of the damped Hessian of the last layer."""
-    return influence.projected(weights["pairs"], damping=damping)
 
 
 def of_image(features: Fn) -> Fn:
@@ -158,17 +154,6 @@ def of_image(features: Fn) -> Fn:
         return influence.softmax_loss(head, seen)
 
     return loss
-
-
-def influences(
-    weights: PyTree, features: Array, y: Array, damping: Array | float
-) -> influence.Influence:
-    """Of all training images on a test image, given by its features."""
-    test = {"features": features, "label": y}
-    inverse = inverse_of(weights, damping)
-    return influence.of_training(
-        influence.softmax_loss, weights["head"], weights["train"], test, inverse
-    )
 
 
 def one(
@@ -191,7 +176,9 @@ def one(
 
     model = lambda z: influence.softmax_logits(weights["head"], features(z))  # noqa: E731
     y = jnp.argmax(model(x))
-    at = functools.partial(influences, weights, y=y, damping=config.l2 + config.damping)
+    at = functools.partial(
+        influence_setup.influences, weights, y=y, damping=config.l2 + config.damping
+    )
     found = attack_by_name(
         attack,
         model,
@@ -236,12 +223,18 @@ def one(
 
 
 def left_out(
-    weights: PyTree, example: dict, key: Key, *, damping: Array
+    weights: PyTree, example: dict, key: Key, *, damping: Array, pairs: int
 ) -> dict[str, Array]:
-    """Hold the influences on one test image against leaving training images out."""
+    """Hold the influences on one test image against leaving training images out.
+
+    They are those through the leading `pairs` of the Hessian.
+    """
     del key
     test = {"features": example["features"], "label": example["label"]}
-    found = influences(weights, test["features"], test["label"], damping)
+    leading = jax.tree.map(lambda leaf: leaf[:pairs], weights["pairs"])
+    found = influence_setup.influences(
+        {**weights, "pairs": leading}, test["features"], test["label"], damping
+    )
     predicted = found.values[weights["left_out"]] / len(found.values)
     loss = influence.softmax_loss
     with jax.default_matmul_precision("highest"):
@@ -251,160 +244,9 @@ def left_out(
         "correlation": jnp.corrcoef(predicted, actual)[0, 1],
         "rank": metrics.rank_correlation(predicted, actual),
         "slope": jnp.sum(predicted * actual) / jnp.sum(predicted**2),
+        "outside": found.residual,
         "stalled": ~found.converged,
     }
-
-
-class Setup(NamedTuple):
-    """What a configuration comes to.
-
-    Attributes:
-      network: whose features are used.
-      layer: which of its layers they are.
-      weights: of the network and the last layer, and what influences need.
-      examples: the test images.
-      train: the training images.
-      facts: for the report: accuracies, sizes, how well the layer is trained.
-    """
-
-    network: networks.Network
-    layer: str
-    weights: dict[str, PyTree]
-    examples: dict[str, np.ndarray]
-    train: np.ndarray
-    facts: dict[str, Any]
-
-
-def set_up(config: Config) -> Setup:
-    """Load network and images, train the last layer, invert its Hessian."""
-    check(config)
-    network = networks.load(config.model, image_size=config.image_size)
-    found = influence_head.pair_of_classes(
-        network, config.data, config.split, config.classes, config.seed
-    )
-    if len(found["label"]) <= config.train:
-        raise ValueError(
-            f"`train` is {config.train}, and there are {len(found['label'])} images of "
-            "the two classes: leave some to test"
-        )
-    layer = config.layer or influence_head.usual_layer(network, found["image"][0])
-    seen = influence_head.all_features(network, layer, found["image"])
-    scale = np.mean(np.linalg.norm(seen[: config.train], axis=1))
-    seen = seen / scale
-    train = {"features": jnp.asarray(seen[: config.train])}
-    train["label"] = jnp.asarray(found["label"][: config.train])
-    weights, facts = trained(config, train)
-    weights |= {"network": network.weights, "scale": jnp.float32(scale)}
-    examples, accuracy = tested(config, weights, found, seen)
-    facts |= {"accuracy": accuracy, "features": seen.shape[1]}
-    test = {name: examples[name][0] for name in ("features", "label")}
-    influences(weights, **_renamed(test), damping=config.l2 + config.damping)
-    return Setup(
-        network, layer, weights, examples, found["image"][: config.train], facts
-    )
-
-
-def _renamed(test: dict[str, np.ndarray]) -> dict[str, Any]:
-    return {"features": jnp.asarray(test["features"]), "y": int(test["label"])}
-
-
-def trained(
-    config: Config, train: dict[str, Array]
-) -> tuple[dict[str, PyTree], dict[str, Any]]:
-    """The last layer, its Hessian's eigenpairs, and layers without some images."""
-    width = train["features"].shape[1]
-    start = {"kernel": jnp.zeros((width, 2)), "bias": jnp.zeros(2)}
-    fitted = jax.jit(influence_head.fit)(train, config.l2, start=start)
-    if not fitted.slope < 1e-5:
-        raise ValueError(
-            f"the gradient of the last layer is still {fitted.slope:.3g}: a larger `l2`"
-            f" ({config.l2:g}) is easier to train with"
-        )
-    count = min(config.leave_out, config.train)
-    drawn = np.random.default_rng(config.seed).permutation(config.train)[:count]
-    anew = jax.jit(influence_head.without)(
-        train, config.l2, fitted.head, jnp.asarray(np.sort(drawn))
-    )
-    pairs = jax.jit(
-        lambda head, features: influence.all_eigenpairs(
-            influence.softmax_hessian(head, features), head
-        )
-    )(fitted.head, train["features"])
-    weights = {
-        "head": fitted.head,
-        "train": train,
-        "pairs": pairs,
-        "left_out": jnp.asarray(np.sort(drawn)),
-        "without": anew.head,
-    }
-    right = (
-        jnp.argmax(influence.softmax_logits(fitted.head, train["features"]), axis=1)
-        == train["label"]
-    )
-    facts = {
-        "slope": float(fitted.slope),
-        "slope_without": float(jnp.max(anew.slope)),
-        "train_accuracy": float(jnp.mean(right)),
-        "curvature": float(pairs.values[0]),
-    }
-    return weights, facts
-
-
-def tested(
-    config: Config, weights: PyTree, found: dict[str, np.ndarray], seen: np.ndarray
-) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
-    """Correctly classified test images, each beside another one of its class."""
-    images, labels = found["image"][config.train :], found["label"][config.train :]
-    phi, ids = seen[config.train :], found["id"][config.train :]
-    guesses = np.asarray(
-        jnp.argmax(influence.softmax_logits(weights["head"], jnp.asarray(phi)), axis=1)
-    )
-    right = np.flatnonzero(guesses == labels)
-    _log.info("%d of %d test images are classified correctly", len(right), len(labels))
-    chosen = right[: config.images]
-    others = []
-    for place in chosen:
-        same = right[(labels[right] == labels[place]) & (right != place)]
-        if not len(same):
-            raise ValueError(
-                f"only one test image of class {config.classes[labels[place]]} is "
-                "classified correctly: leave more to test (`train`, `data`)"
-            )
-        others.append(same[np.searchsorted(same, place) % len(same)])
-    examples = {
-        "image": images[chosen],
-        "label": labels[chosen],
-        "id": ids[chosen],
-        "features": phi[chosen],
-        "other": phi[np.asarray(others)],
-    }
-    return examples, (len(right), len(labels))
-
-
-def check(config: Config) -> None:
-    """Refuse what would fail, or mean nothing, before anything is loaded."""
-    first, second = config.classes
-    if first == second:
-        raise ValueError(f"`classes` is {config.classes}: name two different ones")
-    for name, least in (("train", 4), ("images", 1), ("k", 1), ("steps", 1)):
-        if getattr(config, name) < least:
-            raise ValueError(
-                f"`{name}` is {getattr(config, name)}: it must be at least {least}"
-            )
-    for name in ("k", "top"):
-        if not 1 <= getattr(config, name) <= config.train:
-            raise ValueError(
-                f"`{name}` is {getattr(config, name)}: choose 1 to `train` "
-                f"({config.train})"
-            )
-    if config.leave_out < 3:
-        raise ValueError(f"`leave_out` is {config.leave_out}: it must be at least 3")
-    if config.l2 <= 0 or config.damping < 0:
-        raise ValueError(
-            f"`l2` is {config.l2:g} and `damping` {config.damping:g}: the first must be"
-            " above zero, as the Hessian of two classes is singular, and the second not"
-            " below"
-        )
 
 
 def settings(config: Config) -> list[dict[str, Any]]:
@@ -414,9 +256,18 @@ def settings(config: Config) -> list[dict[str, Any]]:
     )
 
 
+def inverses(config: Config, every: int) -> list[dict[str, Any]]:
+    """All pairs at every damping, and fewer at that of the training."""
+    dampings = sorted({config.l2, *config.dampings})
+    fewer = sorted(count for count in config.pairs if count < every)
+    return sweeps.grid(damping=dampings, pairs=[every]) + sweeps.grid(
+        damping=[config.l2], pairs=fewer
+    )
+
+
 def main(config: Config, folder: pathlib.Path) -> None:
     """Train, sweep, hold against leaving out, and report."""
-    setup = set_up(config)
+    setup = influence_setup.set_up(config)
     key = jax.random.key(config.seed)
     _log.info(
         "last layer on %s, %d features; largest gradient %.1e",
@@ -436,7 +287,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
     sweeps.run(
         left_out,
         last,
-        sweeps.grid(damping=sorted({config.l2, *config.dampings})),
+        inverses(config, len(last["pairs"].values)),
         setup.examples,
         folder / "leaving_out",
         key=key,
@@ -447,7 +298,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
 
 def plan(config: Config) -> str:
     """What the run would cost."""
-    setup = set_up(config)
+    setup = influence_setup.set_up(config)
     planned = sweeps.plan(
         functools.partial(one, setup.network.fn, setup.layer, config),
         setup.weights,
@@ -485,6 +336,7 @@ CONFIGS = {
         steps=2,
         leave_out=3,
         dampings=(1e-2,),
+        pairs=(4,),
         chunk=4,
     ),
 }

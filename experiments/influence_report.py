@@ -235,26 +235,20 @@ def _seen(
 def _left_out(
     config: "Config", rows: Sequence[report.Row], facts: Mapping[str, Any]
 ) -> tuple[pages.Section, list[dict[str, Any]]]:
-    values = ["correlation", "rank", "slope"]
     titles = {
         "correlation": "correlation",
         "rank": "rank correlation",
         "slope": "slope of actual on predicted",
-        "damping": "damping",
+        "outside": "length of the test gradient outside",
+        "pairs": "eigenpairs",
         "mean": "measure",
     }
-    long = [
-        {**row, "measure": titles[value], "mean": row[value]}
-        for value in values
-        for row in rows
-    ]
-    text = report.table(
-        long,
-        rows_by="measure",
-        columns_by="damping",
-        value="mean",
-        names=titles,
-    )
+    every = max(row["pairs"] for row in rows)
+    whole = [row for row in rows if row["pairs"] == every]
+    at_training = [row for row in rows if row["damping"] == config.l2]
+    values = ["correlation", "rank", "slope"]
+    of_damping = _measures(whole, values, "damping", titles)
+    of_pairs = _measures(at_training, [*values, "outside"], "pairs", titles)
     count = min(config.leave_out, config.train)
     section = pages.Section(
         "Against leaving out",
@@ -269,10 +263,36 @@ def _left_out(
             " order and loses the size. A slope above one is what one expects: to leave"
             " out an image that matters changes the Hessian too.",
             pages.Table(
-                text,
+                of_damping,
                 "Over the images left out, for each test image; means over test images,"
                 " 95 % intervals.",
             ),
+            "Of a network too large for its whole Hessian one has leading eigenpairs"
+            " alone, and the influences that go through them. What is outside of them"
+            " is where the Hessian is flat, and its inverse large.",
+            pages.Table(
+                of_pairs,
+                f"With fewer of the {every} eigenpairs, at the damping of the"
+                " training.",
+            ),
         ],
     )
-    return section, report.summary(rows, by=["damping"], values=values)
+    numbers = report.summary(rows, by=["damping", "pairs"], values=[*values, "outside"])
+    return section, numbers
+
+
+def _measures(
+    rows: Sequence[report.Row],
+    values: Sequence[str],
+    columns_by: str,
+    names: Mapping[Any, str],
+) -> str:
+    """A table with a line for each of some columns of the rows."""
+    long = [
+        {**row, "measure": names[value], "mean": row[value]}
+        for value in values
+        for row in rows
+    ]
+    return report.table(
+        long, rows_by="measure", columns_by=columns_by, value="mean", names=names
+    )
