@@ -5,6 +5,7 @@
 
 import functools
 import inspect
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -107,11 +108,14 @@ def needs_twin(attribution: str) -> bool:
     return VARIANTS.get(attribution, attribution) not in NO_TWIN
 
 
-def known(attribution: str) -> bool:
-    """Whether there is an explanation of that name."""
-    found = getattr(attributions, VARIANTS.get(attribution, attribution), None)
-    explains = callable(found) and "score" in inspect.signature(found).parameters
-    return explains and attribution not in REFUSED
+def check(names: Sequence[str]) -> None:
+    """Refuse explanations that there are not, or that cannot be attacked."""
+    for name in names:
+        found = getattr(attributions, VARIANTS.get(name, name), None)
+        explains = callable(found) and "score" in inspect.signature(found).parameters
+        if name in REFUSED or not explains:
+            why = REFUSED.get(name, "is not in `protojax.attributions`")
+            raise ValueError(f"`attributions` has {name!r}, which {why}")
 
 
 def k_of(k: int | None, x: Array) -> int:

@@ -21,7 +21,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from experiments import attacked, cli, explained, fragility_report, hessian, subjects
+from experiments import (
+    attacked,
+    cli,
+    explained,
+    fragility_report,
+    hessian_studies,
+    subjects,
+)
 from protojax import metrics, sweeps
 from protojax.contracts import Array, Fn, Key, PyTree
 
@@ -177,10 +184,7 @@ def one(
 
 def check(config: Config) -> None:
     """Refuse what would fail, or mean nothing, before anything is loaded."""
-    for name in config.attributions:
-        if not explained.known(name):
-            why = explained.REFUSED.get(name, "is not in `protojax.attributions`")
-            raise ValueError(f"`attributions` has {name!r}, which {why}")
+    explained.check(config.attributions)
     for name, value in (("beta", config.beta), ("k", config.k)):
         if value is not None and value <= 0:
             raise ValueError(f"`{name}` is {value}: it must be above zero")
@@ -220,7 +224,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
     shown = examples["id"][:3].tolist()
     run(evaluate, network.weights, settings, examples, folder, keep=shown)
     if config.hessian:
-        look = functools.partial(hessian.curved, network.fn)
+        look = functools.partial(hessian_studies.curved, network.fn)
         twin = [{"beta": subject.beta}]
         run(look, network.weights, twin, examples, folder / "hessian")
     x = examples["image"][0]

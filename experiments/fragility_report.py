@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments import hessian
+from experiments import hessian_report
 from protojax.scale import figures, pages, report
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def write(config: "Config", folder: pathlib.Path, *, k: int, pixels: int) -> Non
     if "on_parts_before" in rows[0]:
         sections.append(_against_truth(config, rows, names))
     if config.hessian:
-        section, curved = hessian.section(folder / "hessian", pixels)
+        section, curved = hessian_report.glance(folder / "hessian", pixels)
         sections.append(section)
         numbers += curved
     pages.write(

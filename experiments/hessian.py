@@ -1,83 +1,323 @@
-"""The input Hessian of a network's smooth twin: what lets an explanation turn."""
+"""The curvature behind fragile explanations: where gradients turn, and what it buys.
 
+Claim (Ghorbani, Abid and Zou 2019, section 5): explanations move while predictions stay
+because the gradient of the score turns fastest along the leading eigenvector of the
+input Hessian, which is nearly orthogonal to the gradient; and this gets worse with the
+dimension of the input. Five questions:
+
+- What are the eigenvalues of input Hessians, and of the parameter Hessian?
+- Is the angle of gradient and eigenvector nearer to 90 degrees than chance?
+- How far does the Hessian predict what really moves, and does a normalized map?
+- What is an attack along its leading vectors worth, at equal budget?
+- What does the dimension do, in networks small enough to know it in closed form?
+
+    python -m experiments.hessian                   the embedded birds
+    python -m experiments.hessian cifar10           ResNet-20, angles on 1000 images
+
+What is done to one image is in experiments/hessian_studies.py, the small networks are
+in experiments/hessian_analytic.py, and what came of it is in docs/hessian.md.
+"""
+
+import dataclasses
 import functools
+import logging
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from experiments import explained
-from protojax import curvature
-from protojax.contracts import Array, Fn, Key, PyTree
-from protojax.scale import pages, report
+from experiments import (
+    cli,
+    explained,
+    hessian_analytic,
+    hessian_attacks,
+    hessian_report,
+    hessian_studies,
+    subjects,
+)
+from protojax import sweeps
+from protojax.contracts import Key, PyTree
 
-
-def curved(
-    fn: Fn, weights: PyTree, example: dict, key: Key, *, beta: Array
-) -> dict[str, Array]:
-    """Look at the input Hessian of the twin's logit: how steeply the gradient turns."""
-    x = example["image"]
-    model = functools.partial(fn, weights)
-    y = jnp.argmax(model(x))
-    smooth = explained.smooth_twin(model, beta, x)
-    score = lambda z: smooth(z)[y]  # noqa: E731
-    product = functools.partial(curvature.hvp, score, x)
-    start, draw = jax.random.split(key)
-    values, vectors, rest = curvature.top_eigenpairs(product, x, key=start, steps=24)
-    g = jax.grad(score)(x)
-    random = jax.random.normal(draw, x.shape)
-    random /= jnp.linalg.norm(random)
-    length = jnp.linalg.norm(g)
-    return {
-        "stalled": values[0] == 0,
-        "eigenvalue": jnp.abs(values[0]),
-        "random_curvature": jnp.linalg.norm(product(random)),
-        "gradient_norm": length,
-        "angle": jnp.degrees(jnp.arccos(jnp.abs(jnp.sum(g * vectors[0])) / length)),
-        "residual": rest[0] / jnp.abs(values[0]),
-    }
+_log = logging.getLogger(__name__)
 
 
-def section(folder: pathlib.Path, pixels: int) -> tuple[pages.Section, list[dict]]:
-    """A report's section on the rows of `curved`, and its numbers."""
-    rows = report.read(folder)
-    values = [
-        "eigenvalue",
-        "random_curvature",
-        "gradient_norm",
-        "angle",
-        "residual",
-    ]
-    names = {
-        "eigenvalue": "largest |eigenvalue|",
-        "random_curvature": "|Hv| for a random direction v",
-        "gradient_norm": "gradient norm",
-        "angle": "angle between gradient and eigenvector (degrees)",
-        "residual": "residual of the eigenpair, relative",
-    }
-    numbers = report.summary(rows, by=["beta"], values=values)
-    lines = ["| quantity | mean |", "|---|---|"]
-    for number in numbers:
-        low, high = number["low"], number["high"]
-        interval = "" if low is None else f" [{_short(low)}, {_short(high)}]"
-        cell = f"{_short(number['mean'])}{interval} n={number['n']}"
-        lines.append(f"| {names[number['value']]} | {cell} |")
-    null = 90 - 57.3 * (2 / (3.14159 * 3 * pixels)) ** 0.5
-    found = pages.Section(
-        "The curvature behind it",
-        [
-            "The gradient turns fastest along the leading eigenvector of the input"
-            " Hessian of the score (of the softplus twin, since the network itself is"
-            " piecewise linear and has none). Where that direction is far from the"
-            " gradient, the explanation can turn while the score stays. Two random"
-            f" directions of this many dimensions meet at {null:.1f} degrees, so an"
-            " angle near 90 alone is weak evidence; the eigenvalue against a random"
-            " direction's curvature is the stronger one.",
-            pages.Table("\n".join(lines), "Means over images, 95 % intervals."),
-        ],
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is looked at, how closely, and on how many images."""
+
+    model: str = "parts"
+    """A name from experiments/networks.py, or package.module:function of your own."""
+    data: str | None = None
+    """Images: parts, folder:PATH, npz:PATH or tfds:NAME; the model's own if not given.
+    """
+    split: str | None = None
+    """Which part of the data; its test images if not given, or all where none are
+    apart."""
+    image_size: int | None = None
+    """Pixels; the model's usual ones if not given."""
+    few: int = 8
+    """How many images, out of those that the network classifies correctly, for all but
+    the angles."""
+    images: int = 100
+    """How many images for the angles of gradient and leading eigenvector."""
+    angle_split: str | None = None
+    """Which part of the data these are from, if another one."""
+    shuffled: int = 50
+    """How many of them are seen by the network with its weights shuffled, a null."""
+    steps: int = 24
+    """Steps of Lanczos for a leading pair."""
+    sharpness: tuple[float, ...] = (5.0, 20.0, 80.0)
+    """How much sharper the twin's softplus is than the typical unit's scale, where this
+    is varied; 20 everywhere else."""
+    values: int = 8
+    """Leading eigenvalues of each input Hessian."""
+    quadrature: int = 32
+    """Steps of Lanczos for a density of eigenvalues."""
+    probes: int = 4
+    """Random directions for it."""
+    loss_images: int = 64
+    """How many images the loss is over whose parameter Hessian is looked at."""
+    lengths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    """Lengths of the steps whose effect is predicted: the root mean square change of a
+    pixel, in gray levels of 255."""
+    attributions: tuple[str, ...] = ("gradient", "integrated_gradients", "deep_lift")
+    """Explanations that are attacked, by their names in `protojax.attributions`."""
+    attacks: tuple[str, ...] = (
+        "hessian",
+        "jacobian",
+        "jacobian_across",
+        "gradient",
+        "random",
+        "random_best",
+        "top_k",
     )
-    return found, numbers
+    """Attacks: hessian (along the leading eigenvectors of the twin's logit), jacobian
+    (along the leading singular vectors of the map), jacobian_across (the same, across
+    the gradient of the margin to the next class), gradient (signs of the logit's, both
+    ways), random (one draw), random_best (the best of `budget` draws), top_k."""
+    radii: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    """L-infinity budgets, in gray levels of 255."""
+    budget: int = 60
+    """Products with an operator, or steps of top_k, that an attack may spend."""
+    step_size: float = 0.5
+    """Length of a step of top_k, in gray levels of 255."""
+    k: int | None = None
+    """Pixels of the top; if not given 1000 above 200 pixels, else a tenth."""
+    points: int = 50
+    """Points of integrated gradients in the maps that are judged."""
+    attack_points: int = 10
+    """The same in the maps that are attacked."""
+    dimensions: tuple[int, ...] = (16, 64, 256, 1024, 4096)
+    """Input dimensions of the small networks."""
+    units: tuple[int, ...] = (1, 10, 100, 1000)
+    """Units of untrained networks of two layers on as many inputs as images have."""
+    draws: int = 32
+    """How often each small network is drawn."""
+    chunk: int = 8
+    """Images per part of the results."""
+    seed: int = 0
+    """Of all that is random."""
 
 
-def _short(value: float) -> str:
-    return f"{value:.3g}"
+class Study(NamedTuple):
+    """A sweep."""
+
+    one: Callable[..., dict]
+    settings: Sequence[dict[str, Any]]
+    examples: dict[str, np.ndarray]
+    weights: PyTree = ()
+    keep: Sequence[int] = ()
+    chunk: int | None = None  # that of the configuration
+
+
+def studies(config: Config) -> dict[str, Study]:
+    """Load network and images, and say what is done with them, by folder."""
+    explained.check(config.attributions)
+    subject, angled = load(config)
+    network, weights = subject.network, subject.network.weights
+    few = first(subject.examples, config.few)
+    _log.info("softplus twin of sharpness %.3g", subject.beta)
+
+    def of_images(one: Callable, **axes: Any) -> Study:
+        look = functools.partial(one, network.fn, config)
+        return Study(look, sweeps.grid(**axes), few, weights)
+
+    typical = {"beta": [subject.beta]}
+    sharper = [c / explained.SHARPNESS * subject.beta for c in config.sharpness]
+    mixed = network._replace(weights=shuffle(weights, jax.random.key(config.seed)))
+    beta = subjects.typical_sharpness(mixed, few["image"])
+    angles = of_images(hessian_studies.angles, **typical)._replace(examples=angled)
+    attacked = of_images(
+        hessian_attacks.equal_budget,
+        attribution=config.attributions,
+        attack=config.attacks,
+        radius=[radius / 255 for radius in config.radii],
+        step_size=[config.step_size / 255],
+        **typical,
+    )
+    losses = first(subject.examples, config.loss_images)
+    probes, draws = ({"id": np.arange(n)} for n in (config.probes, config.draws))
+    return {
+        "": angles,
+        "shuffled": angles._replace(
+            settings=[{"beta": beta}],
+            examples=first(angled, config.shuffled),
+            weights=mixed.weights,
+        ),
+        "sharpness": angles._replace(
+            settings=sweeps.grid(beta=sharper), examples=first(angled, config.few)
+        ),
+        "spectra": of_images(hessian_studies.spectra, **typical)._replace(
+            keep=few["id"].tolist()
+        ),
+        "parameters": of_images(hessian_studies.parameters)._replace(
+            examples=probes,
+            weights={"weights": weights, **losses},
+            keep=range(config.probes),
+            chunk=1,
+        ),
+        "turned": of_images(
+            hessian_studies.turned, operator=("hessian", "jacobian"), **typical
+        ),
+        "equal_budget": attacked._replace(keep=few["id"][:1].tolist()),
+        "widths": Study(
+            hessian_analytic.widths,
+            sweeps.grid(units=config.units, dimension=[few["image"][0].size]),
+            draws,
+        ),
+        "grown": Study(
+            hessian_analytic.grown,
+            sweeps.grid(
+                net=("neuron", "two_layers", "loss"),
+                dimension=config.dimensions,
+                radius=[1 / 255],
+            ),
+            draws,
+        ),
+    }
+
+
+def load(config: Config) -> tuple[subjects.Subject, dict[str, np.ndarray]]:
+    """The network with its images, and those for the angles, each beside another."""
+    of_network = functools.partial(
+        subjects.load, config.model, config.data, image_size=config.image_size
+    )
+    many = max(config.few, config.loss_images)
+    if config.angle_split is None:
+        subject = of_network(config.split, images=max(many, config.images))
+        examples = subject.examples
+    else:
+        subject = of_network(config.split, images=many)
+        examples = of_network(config.angle_split, images=config.images).examples
+    angled = first(examples, config.images)
+    return subject, {**angled, "other": np.roll(angled["image"], 1, axis=0)}
+
+
+def first(examples: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """The first of some examples, without what is not looked at."""
+    return {
+        name: values[:count] for name, values in examples.items() if name != "truth"
+    }
+
+
+def shuffle(weights: PyTree, key: Key) -> PyTree:
+    """Kernels with their entries in another order: the same sizes, nothing learned."""
+    leaves, tree = jax.tree.flatten(weights)
+    keys = jax.random.split(key, len(leaves))
+    mixed = [
+        jax.random.permutation(k, leaf.ravel()).reshape(leaf.shape)
+        if leaf.ndim > 1
+        else leaf
+        for k, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, mixed)
+
+
+def main(config: Config, folder: pathlib.Path) -> None:
+    """Sweep once for each study, and report."""
+    found = studies(config)
+    for name, study in found.items():
+        sweeps.run(
+            study.one,
+            study.weights,
+            study.settings,
+            study.examples,
+            folder / name,
+            key=jax.random.key(config.seed),
+            chunk=study.chunk or config.chunk,
+            keep=study.keep,
+        )
+    image = found["equal_budget"].examples["image"][0]
+    hessian_report.write(config, folder, list(found), shape=image.shape)
+
+
+def plan(config: Config) -> str:
+    """What the run would cost."""
+    planned = []
+    for study in studies(config).values():
+        planned += sweeps.plan(
+            study.one,
+            study.weights,
+            study.settings,
+            study.examples,
+            chunk=study.chunk or config.chunk,
+        )
+    return sweeps.outline(planned)
+
+
+CONFIGS = {
+    "default": Config(),
+    "cifar10": Config(
+        model="cifar10_resnet20",
+        few=16,
+        images=1000,
+        angle_split="train",
+        shuffled=200,
+        k=100,
+        points=25,
+        attack_points=5,
+        loss_images=128,
+        chunk=16,
+    ),
+    "imagenet": Config(
+        model="squeezenet1_1_authors",
+        split="all",
+        few=4,
+        images=24,
+        shuffled=8,
+        quadrature=24,
+        probes=2,
+        loss_images=16,
+        attributions=("gradient",),
+        radii=(1.0, 4.0),
+        chunk=4,
+    ),
+    "smoke": Config(
+        model="parts_small",
+        few=2,
+        images=2,
+        shuffled=2,
+        steps=4,
+        sharpness=(5.0,),
+        values=2,
+        quadrature=4,
+        probes=2,
+        loss_images=2,
+        lengths=(0.1, 1.0),
+        attributions=("gradient",),
+        attacks=("hessian",),
+        radii=(4.0,),
+        budget=12,
+        points=2,
+        attack_points=2,
+        dimensions=(8,),
+        units=(4,),
+        draws=2,
+        chunk=2,
+    ),
+}
+
+if __name__ == "__main__":
+    cli.run(CONFIGS, main, __doc__, plan=plan)

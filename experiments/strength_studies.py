@@ -98,7 +98,7 @@ def transferred(
         judge = functools.partial(
             explained.explanation, name, config.points, judged_key, model, y
         )
-        a, b = judge(x), judge(found.x)
+        a, b = jax.lax.map(judge, jnp.stack([x, found.x]))
         row |= {f"{what}_{name}": m for what, m in explained.compared(a, b, k).items()}
         maps["before"].append(a)
         maps["after"].append(b)

@@ -2,7 +2,6 @@ import dataclasses
 import importlib
 import json
 import logging
-import os
 import pathlib
 import re
 import subprocess
@@ -130,26 +129,28 @@ def check_results(folder):
     assert "<table" in page and "url(" not in page and "<script src" not in page
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+# The run of `hessian` compiles ten programs; its own tests have one of a tiny network.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == "hessian")) for n in SCRIPTS],
+)
 def test_a_smoke_run_leaves_its_rows_numbers_and_page_and_resumes(
-    name, cache, tmp_path
+    name, cache, process, monkeypatch
 ):
-    folder = tmp_path / "here"
-    command = [sys.executable, "-m", f"experiments.{name}", "smoke", "--out", folder]
+    folder = process / "here"
     # Programs that run for milliseconds are not worth a compiler's efforts.
-    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    env = {**os.environ, **quick, "XDG_CACHE_HOME": str(cache)}
-    env.pop("PROTOJAX_DATA", None)
-
-    def run():
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
-        assert done.returncode == 0, done.stderr.decode()[-2000:]
-        return done.stdout.decode()
-
-    assert "report.html" in run()
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(jax.device_count()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.delenv("PROTOJAX_DATA", raising=False)
+    command = [sys.executable, "-m", f"experiments.{name}", "smoke", "--out", folder]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert "report.html" in done.stdout.decode()
     check_results(folder)
     before = written(folder)
-    run()
+    module = importlib.import_module(f"experiments.{name}")
+    script(module, "smoke", "--out", str(folder))  # on, without another start of Python
     assert written(folder) == before
 
 

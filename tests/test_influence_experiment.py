@@ -18,14 +18,6 @@ from protojax import influence, models
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Programs that run once are not worth a compiler's efforts."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def problem(count=40, width=5):
     rng = np.random.default_rng(0)
     features = np.float32(rng.normal(size=(count, width)) / width**0.5)
