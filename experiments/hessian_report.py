@@ -125,9 +125,11 @@ def _angles(rows: Mapping[str, Rows], size: int) -> Part:
     lines = ["| | angle | 5 %, median, 95 % | cosine |", "|---" * 4 + "|"]
     for of in dict.fromkeys(row["of"] for row in long):
         angle, cosine = (n for n in numbers if n["of"] == of)
-        found = [row["angle"] for row in seen if row["of"] == of]
-        angle["quantiles"] = np.quantile(found, [0.05, 0.5, 0.95]).tolist()
-        spread = ", ".join(f"{q:.1f}" for q in angle["quantiles"])
+        angles = (row["angle"] for row in seen if row["of"] == of)
+        found = [one for one in angles if one is not None]
+        quantiles = np.quantile(found, [0.05, 0.5, 0.95]).tolist() if found else []
+        angle["quantiles"] = quantiles
+        spread = ", ".join(f"{q:.1f}" for q in quantiles) or "none"
         means = [hessian_tables.cell(angle, ".2f"), spread]
         lines.append(
             f"| {of} | {' | '.join(means)} | {hessian_tables.cell(cosine, '.4f')} |"
@@ -175,10 +177,13 @@ def _by_null(rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
         mixed = name == "shuffled"
         for row in rows["shuffled" if mixed else ""]:
             angle = row["angle" if mixed else name]
-            cosine = math.cos(math.radians(angle))
-            found = {"of": of, "angle": angle, "cosine": cosine}
+            found = {"of": of, "angle": angle, "cosine": _cosine(angle)}
             long.append({"id": row["id"], "stalled": row["stalled"], **found})
     return long
+
+
+def _cosine(degrees: float | None) -> float | None:
+    return None if degrees is None else math.cos(math.radians(degrees))
 
 
 def _by_sharpness(rows: Mapping[str, Rows]) -> tuple[int, list[dict[str, Any]]]:
@@ -189,7 +194,7 @@ def _by_sharpness(rows: Mapping[str, Rows]) -> tuple[int, list[dict[str, Any]]]:
         {
             **row,
             "c": round(20 * row["beta"] / usual, 6),
-            "cosine": math.cos(math.radians(row["angle"])),
+            "cosine": _cosine(row["angle"]),
         }
         for row in [*rows["sharpness"], *rows[""]]
         if row["id"] in some
@@ -217,7 +222,7 @@ def _spectra(
             "stalled": row["stalled"],
             "place": place,
             "of": of,
-            "size": abs(row[name] / (row[f"{kind}_0"] or 1.0)),
+            "size": _relative(row[name], row[f"{kind}_0"]),
         }
         for kind, of in (("logit", "twin's logit"), ("cross_entropy", "cross-entropy"))
         for place, name in enumerate(_numbered(seen[0], f"{kind}_"), 1)
@@ -257,6 +262,10 @@ def _spectra(
     return pages.Section("The spectra", blocks), [*numbers, *of_loss, *relative]
 
 
+def _relative(value: float | None, to: float | None) -> float | None:
+    return None if value is None else abs(value / (to or 1.0))
+
+
 def _all_sizes(
     rows: Mapping[str, Rows], kept: Mapping[str, Sequence[dict]], size: int
 ) -> Any:
@@ -266,15 +275,15 @@ def _all_sizes(
     for arrays in kept["spectra"]:
         row = leading[arrays["id"]]
         shares = arrays["shares"] / len(arrays["shares"])
-        top = abs(row["logit_0"]) or 1.0
-        found += _weighed("input, twin's logit", arrays["nodes"] / top, shares)
+        top = row["logit_0"] or 1.0
+        found += _weighed("input, twin's logit", arrays["nodes"] / abs(top), shares)
         if row["closed_form"]:  # then these are all that there are
-            values = [row[name] for name in _numbered(row, "cross_entropy_")]
+            values = [row[name] or 0.0 for name in _numbered(row, "cross_entropy_")]
             rest = 1 - len(values) / size
             sizes = np.array([*values, 0.0]) / (values[0] or 1.0)
             shares = [1 / size] * len(values) + [rest]
             found += _weighed("input, cross-entropy", sizes, shares)
-    top = max(abs(row["largest"]) for row in rows["parameters"])
+    top = max(abs(row["largest"] or 0.0) for row in rows["parameters"]) or 1.0
     for arrays in kept["parameters"]:
         found += _weighed("parameters", arrays["nodes"] / top, arrays["shares"])
     found.sort(key=lambda row: row["operator"] == "parameters")
@@ -304,6 +313,7 @@ def _weighed(operator: str, nodes: Any, shares: Any) -> list[dict[str, Any]]:
     return [
         {"operator": operator, "eigenvalue": node, "share": share}
         for node, share in pairs
+        if math.isfinite(node)
     ]
 
 
