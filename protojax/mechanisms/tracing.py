@@ -159,11 +159,11 @@ def straight_line(fn: Fn, *args: PyTree, whole: Sequence[str] = ()) -> Program:
     steps: list[Step] = []
     fresh = iter(range(1 << 62))
     inputs = tuple(next(fresh) for _ in traced.jaxpr.invars)
-    outputs = _lay_out(traced, inputs, frozenset(whole), steps, fresh)
+    outputs = _lay_out(traced, inputs, frozenset(whole), steps, fresh, "")
     return Program(inputs, tuple(steps), outputs, jax.tree.structure(shape))
 
 
-def _lay_out(body, inputs, whole, steps, fresh) -> tuple:
+def _lay_out(body, inputs, whole, steps, fresh, caller) -> tuple:
     jaxpr, constants = _open(body)
     places = dict(zip(jaxpr.constvars, map(Constant, constants), strict=True))
     places.update(zip(jaxpr.invars, inputs, strict=True))
@@ -176,10 +176,11 @@ def _lay_out(body, inputs, whole, steps, fresh) -> tuple:
         if eqn.primitive.name in CALLS and whole.isdisjoint(
             (eqn.primitive.name, _label(eqn))
         ):
-            writes = _lay_out(_body(eqn), reads, whole, steps, fresh)
+            line = _source(eqn) or caller
+            writes = _lay_out(_body(eqn), reads, whole, steps, fresh, line)
         else:
             writes = tuple(next(fresh) for _ in eqn.outvars)
-            steps.append(Step(_describe(eqn), reads, writes))
+            steps.append(Step(_describe(eqn, caller), reads, writes))
         places.update(zip(eqn.outvars, writes, strict=True))
     return tuple(map(place, jaxpr.outvars))
 
@@ -306,13 +307,14 @@ def _label(eqn) -> str:
     return eqn.params.get("name", "") if eqn.primitive.name in CALLS else ""
 
 
-def _describe(eqn) -> Equation:
+def _describe(eqn, caller="") -> Equation:
+    """With the line of the call around it, where JAX made it for itself."""
     return Equation(
         eqn.primitive.name,
         _label(eqn),
         eqn.params,
         lambda *inputs: _bind(eqn, inputs, eqn.params),
-        _source(eqn),
+        _source(eqn) or caller,
     )
 
 

@@ -79,3 +79,9 @@ def test_a_function_called_twice_takes_two_places():
     program = tracing.straight_line(lambda x: inner(inner(x)), 1.0)
     assert len({step.outputs for step in program.steps}) == 2
     assert program.run(1.0)[program.outputs[0]] == jnp.sin(jnp.sin(1.0))
+
+
+def test_what_jax_wrote_itself_has_the_line_of_the_call():
+    program = tracing.straight_line(lambda x: nn.silu(nn.softplus(x)), X)
+    sources = [step.equation.source for step in program.steps]
+    assert len(sources) > 5 and all("test_tracing.py" in line for line in sources)
