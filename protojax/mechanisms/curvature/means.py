@@ -113,12 +113,11 @@ def _mean(of_batch, params, examples, batch_size, mesh) -> MatVec:
 
     axes = mesh.axis_names
     share = math.ceil(count / mesh.size)
-    missing = share * mesh.size - count
-    if missing:  # their weight is zero, whatever they are
-        examples = jax.tree.map(
-            lambda leaf: jnp.concatenate([leaf, leaf[jnp.zeros(missing, int)]]),
-            examples,
-        )
+    if share * mesh.size > count:
+        # What is repeated weighs zero. Taken, not concatenated: traced, that would let
+        # the compiler spread the caller's own uneven examples, on which XLA may crash.
+        places = jnp.minimum(jnp.arange(share * mesh.size), count - 1)
+        examples = jax.tree.map(lambda leaf: leaf[places], examples)
     all_, shares = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(axes)
     examples = jax.device_put(examples, jax.sharding.NamedSharding(mesh, shares))
 
