@@ -24,7 +24,8 @@ def cross_entropy_eigenpairs(predict: Fn, x: PyTree) -> Eigenpairs:
     of rank `K - 1` at most. So `K` backward passes and the singular values of a
     triangular `K x K` factor of `B` give the whole spectrum; those of `B B^T` would do
     as well, in exact arithmetic. The Hessian of a log-probability is the negative of
-    it, that of a logit is zero.
+    it, that of a logit is zero. Where a prediction is so confident that `1 - p` is lost
+    in single precision, this is still right, and products with `hessian` are not.
 
     That `predict` is piecewise linear is read off its traced form, which holds for
     every input, needs no tolerance, and can tell under `jit` and `vmap` too, where a
@@ -82,8 +83,8 @@ def raise_if_curved(fn: Fn, x: PyTree) -> None:
     """Refuse a function that may not be piecewise linear.
 
     Read off the traced form: no step may bend what depends on `x`, as an exponential
-    does, or a product of two such values. Comparisons and integers are constant almost
-    everywhere. Steps that are not known, loops among them, are refused.
+    does, or a product of two such values. Comparisons, signs and integers are constant
+    almost everywhere. Steps that are not known, loops among them, are refused.
 
     Args:
       fn: any traceable function of a tree of arrays.
@@ -103,10 +104,11 @@ def raise_if_curved(fn: Fn, x: PyTree) -> None:
     moving = set(program.inputs)
     for step in program.steps:
         moved = [isinstance(place, int) and place in moving for place in step.inputs]
+        moves = any(moved) and step.equation.name not in _STEPS
         bends = [
             place
             for place in step.outputs
-            if any(moved) and jnp.issubdtype(types[place].dtype, jnp.inexact)
+            if moves and jnp.issubdtype(types[place].dtype, jnp.inexact)
         ]
         if bends and not _is_piecewise_linear(step.equation, moved):
             raise ValueError(
@@ -125,6 +127,7 @@ def _is_piecewise_linear(equation: tracing.Equation, moved: Sequence[bool]) -> b
     return equation.name in _PIECEWISE_LINEAR
 
 
+_STEPS = {"ceil", "floor", "round", "sign"}  # constant almost everywhere
 _PRODUCTS = {"mul", "dot_general", "conv_general_dilated"}
 _PIECEWISE_LINEAR = {
     "abs",
@@ -140,7 +143,6 @@ _PIECEWISE_LINEAR = {
     "cumsum",
     "dynamic_slice",
     "dynamic_update_slice",
-    "expand_dims",
     "gather",
     "max",
     "min",

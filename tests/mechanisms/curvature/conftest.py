@@ -9,15 +9,6 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Programs that run for milliseconds are not worth a compiler's efforts."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):

@@ -13,7 +13,7 @@ from protojax.mechanisms.curvature import stochastic
 
 KEY = jax.random.key(0)
 SEEDS = jax.random.split(jax.random.key(1), 400)
-SIZE = 160
+SIZE = 100
 NUMBERS = np.arange(1, SIZE + 1)
 SPECTRA = {
     "flat": np.where(NUMBERS % 2, 1.0, -1.0),
@@ -54,7 +54,13 @@ def diagonals(matrices, keys, **knobs):
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(matrices, keys)
 
 
-@pytest.mark.parametrize("rank, probes", [(0, 2), (0, 32), (4, 4), (8, 8)], ids=str)
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "rank, probes", [(0, 16), (4, 4), slow(0, 2), slow(8, 8)], ids=str
+)
 def test_the_interval_of_a_trace_holds_in_93_of_100_seeds(rank, probes):
     values = np.stack(list(SPECTRA.values()))
     found = traces(jnp.float32(values), SEEDS, rank=rank, probes=probes)
@@ -65,7 +71,7 @@ def test_the_interval_of_a_trace_holds_in_93_of_100_seeds(rank, probes):
         assert share >= 0.93, name
 
 
-@pytest.mark.parametrize("rank, probes", [(0, 3), (8, 8)], ids=str)
+@pytest.mark.parametrize("rank, probes", [(4, 4), slow(0, 3), slow(8, 8)], ids=str)
 def test_the_interval_of_a_diagonal_holds_in_93_of_100_seeds(rank, probes):
     names = ("flat", "rank 1", "rank 20", "ten equal", "polynomial", "outliers")
     matrices = jnp.stack([rotated(SPECTRA[name]) for name in names])
@@ -77,21 +83,21 @@ def test_the_interval_of_a_diagonal_holds_in_93_of_100_seeds(rank, probes):
         assert share >= 0.93, name
 
 
-@pytest.mark.parametrize("rank", [0, 8])
+@pytest.mark.parametrize("rank", [4, slow(0), slow(8)])
 def test_estimates_are_without_bias_and_their_errors_too(rank):
     values = np.stack(list(SPECTRA.values()))
-    keys = jax.random.split(jax.random.key(3), 2000)
+    keys = jax.random.split(jax.random.key(3), 1000)
     found = traces(jnp.float32(values), keys, rank=rank, probes=2)
     error = np.asarray(found.value) - np.sum(values, 1)[:, None]
     count = error.shape[1]
     spread = np.sqrt(np.mean(error**2, 1))
     size = np.sum(np.abs(values), 1)
-    # Four standard errors of a mean of 2000, and rounding.
+    # Four standard errors of a mean of 1000, and rounding.
     assert np.all(np.abs(np.mean(error, 1)) <= 4 * spread / count**0.5 + 1e-6 * size)
     claimed = np.sqrt(np.mean(np.square(found.error), 1))
     # The mean square of values with the kurtosis of a squared normal (15) is known to
-    # a relative sqrt(14 / 2000) = 8 %, its root to 4 %: four of these.
-    np.testing.assert_allclose(claimed, spread, rtol=0.16, atol=1e-6 * np.max(size))
+    # a relative sqrt(14 / 1000) = 12 %, its root to 6 %: four of these.
+    np.testing.assert_allclose(claimed, spread, rtol=0.24, atol=1e-6 * np.max(size))
 
 
 def test_a_worst_case_of_rank_one_has_as_many_degrees_as_probes():
@@ -113,28 +119,28 @@ def test_a_worst_case_of_rank_one_has_as_many_degrees_as_probes():
 
 def test_a_space_is_worth_more_than_vectors_where_a_spectrum_decays():
     values = jnp.float32(np.stack(list(SPECTRA.values())))
-    plain = traces(values, SEEDS, rank=0, probes=32)
-    deflated = traces(values, SEEDS, rank=8, probes=8)  # half the products
+    plain = traces(values, SEEDS, rank=0, probes=16)
+    deflated = traces(values, SEEDS, rank=4, probes=4)  # half the products
     gain = dict(zip(SPECTRA, np.mean(plain.error, 1) / np.mean(deflated.error, 1)))
-    assert gain["polynomial"] > 10 and gain["exponential"] > 1.2
-    assert (
-        gain["flat"] > 0.4
-    )  # and costs a factor of two where there is nothing to find
+    assert gain["polynomial"] > 3
+    assert gain["flat"] > 0.4  # costs a factor of two where there is nothing to find
 
 
 def test_peers_c13_as_many_products_as_dimensions_are_exact():
     matrix = rotated(SPECTRA["outliers"][:24])
-    found = curvature.trace(lambda v: matrix @ v, matrix[0], key=KEY, rank=0, probes=24)
+    found, of_entries = both(matrix, KEY, rank=0, probes=24)
     assert float(found.value) == pytest.approx(float(jnp.trace(matrix)), rel=1e-6)
     assert found.low == found.value == found.high and found.error == 0
-    found = curvature.diagonal(lambda v: matrix @ v, matrix[0], key=KEY)
-    np.testing.assert_allclose(found.value, jnp.diagonal(matrix), rtol=1e-6)
-    assert not np.any(found.error)
+    np.testing.assert_allclose(of_entries.value, np.diagonal(matrix), rtol=1e-6)
+    assert not np.any(of_entries.error)
 
 
 def test_a_diagonal_operator_has_its_diagonal_from_any_signs():
     values = jnp.float32(SPECTRA["polynomial"])
-    found = curvature.diagonal(lambda v: values * v, values, key=KEY, rank=0, probes=2)
+    run = lambda values: curvature.diagonal(
+        lambda v: values * v, values, key=KEY, rank=0, probes=2
+    )
+    found = jax.jit(run)(values)
     np.testing.assert_allclose(found.value, values, rtol=1e-6)
     assert np.max(found.error) < 1e-7
 
@@ -148,7 +154,7 @@ def both(matrix, key, **knobs):
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     rank=st.integers(0, 12),
     shift=st.floats(-10, 10, width=32),
@@ -207,26 +213,36 @@ def test_products_ask_for_the_highest_precision():
 
 
 @pytest.mark.parametrize("estimate", [curvature.trace, curvature.diagonal])
-@pytest.mark.parametrize("size", [4, 6])
-def test_what_cannot_be_estimated_is_named(estimate, size):
-    v = jnp.ones(size)
-    few = functools.partial(estimate, key=KEY, rank=2, probes=2)  # exact up to four
+def test_what_cannot_be_estimated_is_named(estimate):
+    v = jnp.ones(6)
+    few = functools.partial(estimate, key=KEY, rank=2, probes=2)
     with pytest.raises(ValueError, match="`probes` is 1: an interval takes two"):
         few(lambda v: v, v, probes=1)
     with pytest.raises(ValueError, match="`rank` is -1"):
         few(lambda v: v, v, rank=-1)
-    with pytest.raises(ascent.Stalled, match="operator is zero.*smooth twin"):
-        few(lambda v: 0 * v, v)
-    with pytest.raises(FloatingPointError, match="product with the operator is not"):
-        few(lambda v: v * jnp.nan, v)
     with pytest.raises(ValueError, match="`matvec` gives 3 numbers"):
         few(lambda v: v[:3], v)
     with pytest.raises(ValueError, match="`like` has .* numbers of type int32"):
-        few(lambda v: v, jnp.arange(size))
-    traced = jax.jit(lambda v: few(lambda u: 0 * u, v))(v)
-    assert not np.any(traced.value) and not np.any(traced.error)
-    traced = jax.jit(lambda v: few(lambda u: u * jnp.nan, v))(v)
-    assert np.all(np.isnan(traced.value))
+        few(lambda v: v, jnp.arange(6))
+
+
+@pytest.mark.parametrize("estimate", [curvature.trace, curvature.diagonal])
+@pytest.mark.parametrize("size", [4, slow(6)])  # up to four it is exact
+def test_zero_and_infinite_operators_raise_eagerly_and_show_when_traced(estimate, size):
+    v = jnp.ones(size)
+    scaled = lambda c: estimate(lambda u: c * u, v, key=KEY, rank=2, probes=2)
+    with pytest.raises(ascent.Stalled, match="operator is zero.*smooth twin"):
+        scaled(0.0)
+    with pytest.raises(FloatingPointError, match="product with the operator is not"):
+        scaled(jnp.nan)
+    traced = jax.jit(scaled)
+    assert not np.any(traced(0.0).value) and not np.any(traced(0.0).error)
+    assert np.all(np.isnan(traced(jnp.nan).value))
+
+
+def test_a_trace_of_zero_is_stalled_by_probes_too():
+    with pytest.raises(ascent.Stalled, match="operator is zero"):
+        curvature.trace(lambda v: 0 * v, jnp.ones(6), key=KEY, rank=0, probes=2)
 
 
 def test_a_hollow_operator_is_not_zero():
