@@ -45,7 +45,7 @@ _MODULES = {
     "tracing": "mechanisms",  # walk and re-emit the traced form of any function
     "lowering": "mechanisms",  # the same function, fast on CPU
     "ascent": "mechanisms",  # the one loop, and the sets it may not leave
-    "curvature": "mechanisms",  # Hessian-vector products, eigenpairs
+    "curvature": "mechanisms",  # second derivatives as products: spectra, systems
     "ranks": "mechanisms",  # ranks with ties, and pairs in order
     "images": "mechanisms",  # transforms, blur, resize, total variation, JPEG
     # methods: one family's mathematics each; one example, pure
