@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
-from benchmarks import fragility, lowering, timing
+from benchmarks import curvature, fragility, lowering, timing
 
 
 def rows(quick: bool) -> Iterator[timing.Row]:
     """Yield the rows of every benchmark."""
     yield from lowering.rows(quick)
     yield from fragility.rows(quick)
+    yield from curvature.rows(quick)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 Row = dict[str, Any]
-WIDTHS = {"work": 44, "peer": 38}
+WIDTHS = {"work": 44, "peer": 51}
 """Of the columns of text in a table; numbers are as wide as their names."""
 
 KEYS = (

@@ -30,6 +30,13 @@ PROMISED = {
 }
 
 
+PEERS = {
+    "lowering": (),
+    "fragility": ("torch", "captum"),
+    "curvature": ("torch", "captum", "curvlinops", "pyhessian"),
+}
+
+
 def test_a_row_has_what_is_promised_and_null_for_what_does_not_apply():
     row = timing.row("sorting", 2.0, peer="them", peer_s=3.0, floor_s=1.0)
     assert row.keys() >= PROMISED
@@ -93,11 +100,10 @@ def test_memory_is_measured_in_a_process_of_its_own():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lowering", "fragility"])
+@pytest.mark.parametrize("name", ["lowering", "fragility", "curvature"])
 def test_a_quick_run_writes_its_table(name, tmp_path):
-    if name == "fragility":
-        pytest.importorskip("torch")
-        pytest.importorskip("captum")
+    for peer in PEERS[name]:
+        pytest.importorskip(peer)
     file = tmp_path / "rows.json"
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", file]
     start = time.perf_counter()

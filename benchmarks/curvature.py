@@ -1,0 +1,397 @@
+"""Products with Hessians and what is made of them, against curvlinops and PyHessian.
+
+python -m benchmarks.curvature [--quick] [--json FILE]
+
+At the input: the logit of SqueezeNet 1.1's smooth twin, one image, against PyTorch by
+double backward and by `torch.func`, both also by `torch.compile`, where a row says so
+if it does not take them. At the parameters: the cross-entropy of the ResNet of 20
+layers for CIFAR, against curvlinops and PyHessian. All get the same weights, images and
+directions; results are compared before they are timed. Real weights and images are
+taken where PROTOJAX_DATA holds them.
+
+The floor is one gradient for each product, and for the Lanczos steps the same number of
+our own products, called alone. PyHessian's products do not count the gradient whose
+graph it keeps; its memory does.
+"""
+
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import fragility, timing, torch_curvature, torch_peers
+from benchmarks.torch_peers import torch
+from protojax.mechanisms import curvature, lowering
+from protojax.methods import activations
+from protojax.models import pretrained, resnet, squeezenet
+
+Array = jax.Array
+
+BETA = 30.0
+MODEL = squeezenet.SqueezeNet()
+
+
+class Sizes(NamedTuple):
+    """How much is done; `QUICK` only shows that it runs."""
+
+    side: int = 224
+    batch: int = 32  # images of CIFAR
+    depth: int = 20
+    steps: int = 20  # of Lanczos, and products for the trace
+    rounds: int = 7
+    slow_rounds: int = 3
+    forms: tuple = torch_curvature.FORMS  # of PyTorch's product at the input
+
+
+# PyTorch compiles `torch.func` for a minute or more, whatever the sizes.
+QUICK = Sizes(40, 2, 8, 4, 1, 1, torch_curvature.FORMS[:3])
+
+
+class Contender(NamedTuple):
+    """How to make what is timed; in a process of its own, with all that it holds."""
+
+    make: Callable[..., Callable[[], Any]]
+    args: tuple
+    whole: Mapping[str, Any] = {}
+
+
+def main() -> None:
+    """Run from the command line."""
+    timing.main(rows, __doc__)
+
+
+def rows(quick: bool) -> Iterator[timing.Row]:
+    """Yield the table.
+
+    Args:
+      quick: tiny sizes, and no peak memory, which takes a process for each contender.
+
+    Yields:
+      The rows.
+    """
+    torch.set_num_threads(timing.cores())
+    sizes = QUICK if quick else Sizes()
+    yield from at_the_input(sizes, probe=not quick)
+    yield from at_the_parameters(sizes, probe=not quick)
+
+
+def at_the_input(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
+    """One product, and Lanczos, at an image."""
+    found = fragility.load(fragility.Sizes(side=sizes.side, batch=1, path_batch=1))
+    params = found.variables["params"]
+    x, y = found.x[0], found.y[0]
+    v = jnp.cos(100 * x)
+    setting = f"{found.setting}, one image"
+    arrays = jax.tree.map(np.asarray, (params, (MODEL.mean, MODEL.std)))
+    tail = [np.asarray(each)[None] for each in (x, y, v)]
+
+    def peers(count: int, forms: Sequence[str]) -> dict[str, Contender]:
+        return {
+            f"{layout.removeprefix('PyTorch ')}, {form}": Contender(
+                torch_curvature.input_product,
+                (form, layout, *arrays, BETA, *tail, count),
+            )
+            for form in forms
+            for layout in torch_peers.FORMATS
+        }
+
+    gradient = timing.compiled(input_gradient, params, x, y)
+    yield from contest(
+        "input product",
+        Contender(thunk, (input_product, params, x, y, v)),
+        peers(1, sizes.forms),
+        {"gradient": (1, gradient.run)},
+        setting=f"{setting}; floor: one gradient",
+        rounds=sizes.rounds,
+        probe=probe,
+        agree=lambda work, a, b: timing.assert_agree(work, a, b[0]),
+    )
+    one = timing.compiled(input_product, params, x, y, v)
+    yield from contest(
+        f"input Lanczos {sizes.steps}",
+        Contender(thunk, (input_lanczos, params, x, y, sizes.steps)),
+        {
+            f"{name}: products alone": each
+            for name, each in peers(
+                sizes.steps, ("double backward", "torch.func")
+            ).items()
+        },
+        {"product": (sizes.steps, one.run)},
+        setting=f"{setting}; floor: {sizes.steps} products called alone",
+        rounds=sizes.slow_rounds,
+        probe=probe,
+        agree=lambda work, _, b: timing.assert_agree(work, one.run(), b[0]),
+    )
+
+
+def at_the_parameters(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
+    """One product, Lanczos and the trace, over all parameters."""
+    model, variables, x, y, setting = load(sizes)
+    params = variables["params"]
+    v = jax.tree.map(
+        lambda p: jnp.cos(100 * jnp.arange(p.size)).reshape(p.shape), params
+    )
+    v = jax.tree.map(lambda p: p.astype(jnp.float32), v)
+    shared = jax.tree.map(np.asarray, (variables, (model.mean, model.std), x, y))
+
+    def peers(work: str, *args: Any) -> dict[str, Contender]:
+        return {
+            f"{name}, {layout.removeprefix('PyTorch ')}": Contender(
+                torch_curvature.parameters,
+                (name, work, layout, *shared, *args),
+                {"whole": True},
+            )
+            for name in torch_curvature.PEERS
+            for layout in torch_peers.FORMATS
+        }
+
+    gradient = timing.compiled(
+        functools.partial(parameter_gradient, model), variables, x, y
+    )
+    alone = functools.partial(parameter_product, model)
+    one = timing.compiled(alone, variables, x, y, v)
+    yield from contest(
+        "parameter product",
+        Contender(thunk, (alone, variables, x, y, v)),
+        peers("product", torch_curvature.flat(v)),
+        {"gradient": (1, gradient.run)},
+        setting=f"{setting}; floor: one gradient",
+        rounds=sizes.rounds,
+        probe=probe,
+        agree=lambda work, a, b: assert_vectors(work, torch_curvature.flat(a), b),
+    )
+    lanczos = functools.partial(parameter_lanczos, model, steps=sizes.steps)
+    yield from contest(
+        f"Lanczos {sizes.steps}",
+        Contender(thunk, (lanczos, variables, x, y)),
+        peers("eigenvalue", sizes.steps),
+        {"product": (sizes.steps, one.run)},
+        setting=f"{setting}; floor: {sizes.steps} products called alone",
+        rounds=sizes.slow_rounds,
+        probe=probe,
+        agree=assert_eigenvalue if sizes.steps >= 20 else assert_finite,
+    )
+    whole = functools.partial(parameter_trace, model, products=sizes.steps)
+    spread = timing.compiled(
+        functools.partial(plain_trace, model, probes=sizes.steps), variables, x, y
+    ).run()
+    yield from contest(
+        "trace",
+        Contender(thunk, (whole, variables, x, y)),
+        peers("trace", sizes.steps),
+        {"gradient": (sizes.steps, gradient.run)},
+        setting=f"{setting}, {sizes.steps} products; floor: as many gradients",
+        rounds=sizes.slow_rounds,
+        probe=probe,
+        agree=functools.partial(assert_trace, float(spread.error)),
+    )
+
+
+def load(sizes: Sizes) -> tuple[resnet.CifarResNet, Any, Array, Array, str]:
+    """The real weights and images, or random ones of the same shapes."""
+    folder = pathlib.Path(os.environ.get("PROTOJAX_DATA", "none"))
+    weights = folder / f"cifar10_resnet{sizes.depth}.npz"
+    images = folder / "cifar10.npz"
+    if weights.is_file():
+        model, variables = pretrained.cifar10_resnet(weights, depth=sizes.depth)
+    else:
+        model = resnet.CifarResNet(sizes.depth)
+        variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((32, 32, 3)))
+    if images.is_file():
+        found = np.load(images)
+        x, y = found["x_test"][: sizes.batch] / 255, found["y_test"][: sizes.batch]
+    else:
+        x = jax.random.uniform(jax.random.key(1), (sizes.batch, 32, 32, 3))
+        y = np.arange(sizes.batch) % 10
+    setting = (
+        f"ResNet of {sizes.depth} layers for CIFAR, "
+        f"{'trained' if weights.is_file() else 'random'} weights, batch {sizes.batch}"
+    )
+    return model, variables, jnp.float32(x), jnp.int32(y), setting
+
+
+def input_gradient(params: Any, x: Array, y: Array) -> Array:
+    """Of the twin's logit."""
+    return lowering.canonical(jax.grad(_score(params, y)))(x)
+
+
+def input_product(params: Any, x: Array, y: Array, v: Array) -> Array:
+    """With the Hessian of the twin's logit."""
+    score = _score(params, y)
+    return lowering.canonical(lambda x, v: curvature.hvp(score, x, v))(x, v)
+
+
+def input_lanczos(params: Any, x: Array, y: Array, steps: int) -> Any:
+    """The leading eigenvalue of the twin's logit."""
+    hessian = curvature.hessian(_score(params, y), x)
+    pairs = curvature.top_eigenpairs(hessian, x, key=jax.random.key(0), steps=steps)
+    return pairs.values[0]
+
+
+def parameter_gradient(model: Any, variables: Any, x: Array, y: Array) -> Any:
+    """Of the cross-entropy."""
+    loss = _loss(model, variables, x, y)
+    return lowering.canonical(jax.grad(loss))(variables["params"])
+
+
+def parameter_product(model: Any, variables: Any, x: Array, y: Array, v: Any) -> Any:
+    """With the Hessian of the cross-entropy."""
+    loss = _loss(model, variables, x, y)
+    product = lambda params, v: curvature.hvp(loss, params, v)  # noqa: E731
+    return lowering.canonical(product)(variables["params"], v)
+
+
+def parameter_lanczos(
+    model: Any, variables: Any, x: Array, y: Array, *, steps: int
+) -> Array:
+    """The leading eigenvalue of the cross-entropy's Hessian."""
+    params = variables["params"]
+    hessian = curvature.hessian(_loss(model, variables, x, y), params)
+    key = jax.random.key(0)
+    return curvature.top_eigenpairs(hessian, params, key=key, steps=steps).values[0]
+
+
+def parameter_trace(
+    model: Any, variables: Any, x: Array, y: Array, *, products: int
+) -> curvature.Estimate:
+    """Half of the products for a space, half for what is left; one finds the scale."""
+    params = variables["params"]
+    hessian = curvature.hessian(_loss(model, variables, x, y), params)
+    rank = (products - 1) // 2
+    return curvature.trace(
+        hessian, params, key=jax.random.key(0), rank=rank, probes=products - 1 - rank
+    )
+
+
+def plain_trace(
+    model: Any, variables: Any, x: Array, y: Array, *, probes: int
+) -> curvature.Estimate:
+    """As the peers do it, which says how far they may be off."""
+    params = variables["params"]
+    hessian = curvature.hessian(_loss(model, variables, x, y), params)
+    return curvature.trace(
+        hessian, params, key=jax.random.key(1), rank=0, probes=probes
+    )
+
+
+def _score(params: Any, y: Array) -> Callable[[Array], Array]:
+    fn = functools.partial(MODEL.apply, {"params": params})
+    twin = activations.replace(fn, activations.softplus(BETA))
+    return lambda x: twin(x)[y]
+
+
+def _loss(model: Any, variables: Any, x: Array, y: Array) -> Callable[[Any], Array]:
+    def loss(params):
+        apply = functools.partial(model.apply, {**variables, "params": params})
+        chances = jax.nn.log_softmax(jax.vmap(apply)(x))
+        return -jnp.mean(jnp.take_along_axis(chances, y[:, None], 1))
+
+    return loss
+
+
+def thunk(fn: Callable, *args: Any) -> Callable[[], Any]:
+    """Compile ours, in whatever process; counts are static."""
+    return program(fn, *args).run
+
+
+def program(fn: Callable, *args: Any) -> timing.Program:
+    """The same, with what it took."""
+    counts = [arg for arg in args if isinstance(arg, int)]
+    arrays = [arg for arg in args if not isinstance(arg, int)]
+    return timing.compiled(lambda *arrays: fn(*arrays, *counts), *arrays)
+
+
+def contest(
+    work: str,
+    ours: Contender,
+    peers: Mapping[str, Contender],
+    floor: Mapping[str, tuple[int, Callable]],
+    *,
+    setting: str,
+    rounds: int,
+    probe: bool,
+    agree: Callable[[str, Any, Any], None],
+) -> Iterator[timing.Row]:
+    """Time a work of ours in turns with peers and with the parts of its floor.
+
+    Args:
+      work: the name of the row.
+      ours: what is compiled.
+      peers: theirs, by name.
+      floor: how often what is run, by name.
+      setting: sizes, and what the floor is.
+      rounds: how often each is timed.
+      probe: measure the peak memory of each, in a process of its own.
+      agree: compares our result with a peer's, and raises.
+
+    Yields:
+      A row for each peer, without its time where `torch.compile` does not take it.
+    """
+    own = program(*ours.args)
+    thunks, refused = {}, []
+    for name, each in peers.items():
+        try:
+            thunks[name] = each.make(*each.args)
+        except torch_curvature.NotTaken:
+            refused.append(f"{name}: not taken")
+            continue
+        agree(f"{work}, {name}", own.run(), thunks[name]())
+    parts = {f"floor: {name}": run for name, (_, run) in floor.items()}
+    times = timing.interleave({"ours": own.run} | thunks | parts, rounds=rounds)
+    floor_s = sum(n * times[f"floor: {part}"].median for part, (n, _) in floor.items())
+    memory = timing.peak_memory(ours.make, *ours.args) if probe else own.memory_mb
+    row = functools.partial(
+        timing.row,
+        work,
+        times["ours"].median,
+        floor_s=floor_s,
+        memory_mb=memory,
+        compile_s=own.compile_s,
+        setting=setting,
+    )
+    for name in thunks:
+        whole = functools.partial(peers[name].make, **peers[name].whole)
+        held = timing.peak_memory(whole, *peers[name].args) if probe else None
+        yield row(peer=name, peer_s=times[name].median, peer_memory_mb=held)
+    for name in refused:
+        yield row(peer=name)
+
+
+def assert_vectors(work: str, actual: Mapping, expected: Mapping) -> None:
+    """All of a product agrees, as one vector: some of its parts are hardly there."""
+    if actual.keys() != expected.keys():
+        raise AssertionError(f"{work}: {actual.keys() ^ expected.keys()} differ")
+    pairs = [(np.ravel(actual[name]), np.ravel(expected[name])) for name in actual]
+    ours, theirs = (np.concatenate(side) for side in zip(*pairs))
+    timing.assert_agree(work, ours, theirs)
+
+
+def assert_eigenvalue(work: str, actual: Any, expected: Any) -> None:
+    """Twenty steps find a leading eigenvalue that stands out, by either method."""
+    assert_finite(work, actual, expected)
+    if not abs(float(actual) - float(expected)) <= 0.02 * abs(float(actual)):
+        raise AssertionError(f"{work}: the eigenvalues are {actual} and {expected}")
+
+
+def assert_finite(work: str, actual: Any, expected: Any) -> None:
+    """For so few steps that an eigenvalue is not found."""
+    if not np.isfinite([float(actual), float(expected)]).all():
+        raise AssertionError(f"{work}: the eigenvalues are {actual} and {expected}")
+
+
+def assert_trace(spread: float, work: str, actual: Any, expected: float) -> None:
+    """Theirs is within five of its own standard errors, and of ours."""
+    apart = abs(float(actual.value) - expected)
+    if not apart <= 5 * np.hypot(spread, float(actual.error)):
+        raise AssertionError(
+            f"{work}: {actual.value} +- {actual.error} against {expected} +- {spread}"
+        )
+
+
+if __name__ == "__main__":
+    main()
