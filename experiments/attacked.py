@@ -10,6 +10,19 @@ from protojax import attacks, metrics, objectives
 from protojax.contracts import Array, Fn, Key
 from protojax.mechanisms import ascent
 
+NAMES = (
+    "top_k",
+    "mass_center",
+    "mass_center_truncated",
+    "targeted",
+    "eigenvector",
+    "random",
+    "random_best",
+    "random_center",
+    "random_walk",
+)
+"""What `attack` knows."""
+
 Measure = Literal["objective", "overlap", "rank"]
 
 
@@ -63,7 +76,7 @@ def attack(
             return signs(away, samples=looks_of_mass_center(steps))
         case "random_walk":
             return attacks.random_walk(left, x, key=key, **climb)
-    raise ValueError(f"`attacks` has {name!r}: --help lists those that there are")
+    raise ValueError(f"`attacks` has {name!r}: choose from {', '.join(NAMES)}")
 
 
 def looks_of_mass_center(steps: int) -> int:
@@ -72,7 +85,10 @@ def looks_of_mass_center(steps: int) -> int:
 
 
 def least_salient_quarter(a: Array) -> Array:
-    """The quarter of a map that holds least of it: where a targeted attack draws it."""
+    """The quarter of a map that holds least of it: where a targeted attack draws it.
+
+    Of the map that is climbed by, `[H, W]`; one inside and zero outside.
+    """
     rows, columns = a.shape[0] // 2, a.shape[1] // 2
     down, across = jnp.arange(a.shape[0]) < rows, jnp.arange(a.shape[1]) < columns
     quarters = jnp.stack(

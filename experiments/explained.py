@@ -5,14 +5,15 @@
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from protojax import activations, attributions, metrics
-from protojax.contracts import Array, Explain, Fn, Key
+from protojax.contracts import Array, Explain, Fn, Key, PyTree
+from protojax.mechanisms import ascent
 
 NO_TWIN = ("deep_lift", "lrp", "deep_taylor")
 """Explanations that move with the input on a ReLU network too: they need no twin."""
@@ -25,14 +26,16 @@ VARIANTS = {
 SmoothGrad attacked on one draw of noise, where else every step has its own; DeepLIFT
 with max pooling as in the authors' code, by which contributions do not add up."""
 
-REFUSED = {
-    "guided_gradient": "has no smooth twin that an attack could follow",
-    "guided_grad_cam": "has no smooth twin that an attack could follow",
-    "grad_cam": "needs a layer: attack it by a script of your own (docs/howto.md)",
-    "class_activation": "needs a layer: attack it by a script of your own",
+UNSEEN = {
+    "guided_grad_cam": "needs a layer: write a script of your own (docs/howto.md)",
+    "grad_cam": "needs a layer: write a script of your own (docs/howto.md)",
+    "class_activation": "needs a layer: write a script of your own (docs/howto.md)",
     "conductance": "explains a layer, not the image",
 }
-"""Attributions that this experiment cannot attack, and why."""
+"""Attributions that no script here can look at, and why."""
+
+UNCLIMBED = {"guided_gradient": "has no smooth twin that an attack could follow"}
+"""Those that can be judged, but not attacked, and why."""
 
 SHARPNESS = 20.0
 """How much sharper the twin's softplus is than the typical unit's scale."""
@@ -103,19 +106,73 @@ def climbed(
     return Climbed(functools.partial(map_of, judged, fn, y), twin, noise)
 
 
+class Target(NamedTuple):
+    """An image as a network sees it, and how its explanations are compared.
+
+    Attributes:
+      x: the image.
+      y: the class that the network predicts.
+      model: the network with its weights.
+      k: how many pixels are the top of a map.
+      color: where integrated gradients and DeepLIFT start.
+    """
+
+    x: Array
+    y: Array
+    model: Fn
+    k: int
+    color: tuple[float, ...]
+
+    def judge(self, attribution: str, points: int, key: Key) -> Explain:
+        """An explanation of the network, by which an attack is judged."""
+        return functools.partial(
+            *(explanation, attribution, points, key, self.model, self.y),
+            color=self.color,
+        )
+
+    def climbed(
+        self, attribution: str, points: int, key: Key, *, beta: Array
+    ) -> Climbed:
+        """The same as an attack follows it."""
+        return climbed(
+            *(attribution, points, key, self.model, self.y, self.x),
+            beta=beta,
+            color=self.color,
+        )
+
+
+def target(
+    fn: Fn,
+    weights: PyTree,
+    x: Array,
+    k: int | None,
+    color: tuple[float, ...] = (0.0, 0.0, 0.0),
+) -> Target:
+    """Look at an image with a network."""
+    model = functools.partial(fn, weights)
+    return Target(x, jnp.argmax(model(x)), model, k_of(k, x), color)
+
+
 def needs_twin(attribution: str) -> bool:
     """Whether the map of a ReLU network moves with the image by jumps alone."""
     return VARIANTS.get(attribution, attribution) not in NO_TWIN
 
 
-def check(names: Sequence[str]) -> None:
+def check(
+    names: Sequence[str],
+    *,
+    knob: str = "attributions",
+    refused: Mapping[str, str] = UNSEEN | UNCLIMBED,
+) -> None:
     """Refuse explanations that there are not, or that cannot be attacked."""
+    if not names:
+        raise ValueError(f"`{knob}` is empty: give at least one")
     for name in names:
         found = getattr(attributions, VARIANTS.get(name, name), None)
         explains = callable(found) and "score" in inspect.signature(found).parameters
-        if name in REFUSED or not explains:
-            why = REFUSED.get(name, "is not in `protojax.attributions`")
-            raise ValueError(f"`attributions` has {name!r}, which {why}")
+        if name in refused or not explains:
+            why = refused.get(name, "is not in `protojax.attributions`")
+            raise ValueError(f"`{knob}` has {name!r}, which {why}")
 
 
 def k_of(k: int | None, x: Array) -> int:
@@ -134,6 +191,19 @@ def compared(a: Array, b: Array, k: int) -> dict[str, Array]:
     return {
         "overlap": metrics.top_k_intersection(a, b, k=k),
         "rank": metrics.rank_correlation(a, b),
+    }
+
+
+def outcome(fn: Fn, x: Array, y: Array, found: ascent.Ascent) -> dict[str, Array]:
+    """What became of an image under attack: recomputed, where it can be."""
+    return {
+        "confidence_before": metrics.confidence(fn, x, y),
+        "confidence_after": metrics.confidence(fn, found.x, y),
+        "label_kept": jnp.argmax(fn(found.x)) == y,
+        "linf": metrics.linf(x, found.x),
+        "found": found.step > 0,
+        "step": found.step,
+        "stalled": found.stalled,
     }
 
 

@@ -16,17 +16,19 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from experiments import (
     attacked,
+    checks,
     cli,
     explained,
     fragility_report,
     hessian_studies,
+    studies,
     subjects,
 )
 from protojax import metrics, sweeps
@@ -111,87 +113,73 @@ def one(
     beta: Array,
 ) -> dict[str, Array]:
     """Attack the explanation of one image, and measure on the network itself."""
-    x = example["image"]
     attack_key, climbed_key, judged_key = jax.random.split(key, 3)
-    model = functools.partial(fn, weights)
-    twinned = explained.needs_twin(attribution)
-    smooth = explained.smooth_twin(model, beta, x) if twinned else model
-    y = jnp.argmax(model(x))
-    # What is random in an explanation is judged with another draw than was attacked.
-    judge = functools.partial(
-        explained.explanation,
-        attribution,
-        config.points,
-        judged_key,
-        model,
-        y,
-        color=color,
-    )
-    climbed = explained.climbed(
-        attribution,
-        config.attack_points,
-        climbed_key,
-        model,
-        y,
-        x,
-        beta=beta,
-        color=color,
-    )
-    k = explained.k_of(config.k, x)
+    target = explained.target(fn, weights, example["image"], config.k, color)
+    x, y = target.x, target.y
+    climbed = target.climbed(attribution, config.attack_points, climbed_key, beta=beta)
+    smooth = explained.smooth_twin(target.model, beta, x)
     found = attacked.attack(
-        attack,
-        model,
-        climbed,
-        lambda z: smooth(z)[y],
-        x,
-        k=k,
+        *(attack, target.model, climbed, lambda z: smooth(z)[y], x),
+        k=target.k,
         radius=radius,
         step_size=step_size,
         steps=config.steps,
         key=attack_key,
         measure=config.measure,
     )
+    # What is random in an explanation is judged with another draw than was attacked.
+    judge = target.judge(attribution, config.points, judged_key)
     a, b = judge(x), judge(found.x)
-    region = attacked.least_salient_quarter(a)
-    row = {
+    inside = {"quarter": attacked.least_salient_quarter(climbed.explain(x))}
+    if "truth" in example:
+        inside["on_parts"] = example["truth"]
+    return {
         "label": y,
-        **explained.compared(a, b, k),
-        "center": metrics.center_shift(a, b),
-        "center_of_uniform": jnp.linalg.norm(
-            metrics.center_of_mass(a) - explained.middle(a)
-        ),
-        "quarter_before": jnp.sum(a * region),
-        "quarter_after": jnp.sum(b * region),
-        "confidence_before": metrics.confidence(model, x, y),
-        "confidence_after": metrics.confidence(model, found.x, y),
-        "label_kept": jnp.argmax(model(found.x)) == y,
-        "linf": metrics.linf(x, found.x),
-        "found": found.step > 0,
-        "step": found.step,
-        "stalled": found.stalled,
+        **moved(a, b, target.k),
+        **shares(a, b, inside),
+        **explained.outcome(target.model, x, y, found),
         "twin_agrees": jnp.argmax(smooth(x)) == y,
         "image": x,
         "perturbed": found.x,
         "before": a,
         "after": b,
     }
-    if "truth" in example:
-        row["on_parts_before"] = jnp.sum(a * example["truth"])
-        row["on_parts_after"] = jnp.sum(b * example["truth"])
-        row["parts_area"] = jnp.mean(example["truth"])
+
+
+def moved(a: Array, b: Array, k: int) -> dict[str, Array]:
+    """How far a map moved, and how far away a uniform one would be."""
+    away = metrics.center_of_mass(a) - explained.middle(a)
+    return {
+        **explained.compared(a, b, k),
+        "center": metrics.center_shift(a, b),
+        "center_of_uniform": jnp.linalg.norm(away),
+    }
+
+
+def shares(a: Array, b: Array, inside: dict[str, Array]) -> dict[str, Array]:
+    """What the maps hold inside of regions, and how large those are."""
+    row = {}
+    for name, region in inside.items():
+        row[f"{name}_before"] = jnp.sum(a * region)
+        row[f"{name}_after"] = jnp.sum(b * region)
+    if "on_parts" in inside:
+        row["parts_area"] = jnp.mean(inside["on_parts"])
     return row
 
 
 def check(config: Config) -> None:
     """Refuse what would fail, or mean nothing, before anything is loaded."""
     explained.check(config.attributions)
-    for name, value in (("beta", config.beta), ("k", config.k)):
-        if value is not None and value <= 0:
-            raise ValueError(f"`{name}` is {value}: it must be above zero")
+    checks.among(config, "attacks", attacked.NAMES)
+    checks.not_below_zero(config, "radii")
+    checks.above_zero(config, "images", "step_size", "steps", "points", "chunk")
+    checks.above_zero(config, "attack_points", "beta", "k")
 
 
-def set_up(config: Config) -> tuple[subjects.Subject, list[dict[str, Any]]]:
-    """Load network and images, and list the settings of the sweep."""
+def set_up(
+    config: Config,
+) -> tuple[subjects.Subject, dict[str, studies.Study]]:
+    """Load network and images, and say what is done with them, by folder."""
     check(config)
     subject = subjects.load(
         config.model,
@@ -202,32 +190,34 @@ def set_up(config: Config) -> tuple[subjects.Subject, list[dict[str, Any]]]:
         beta=config.beta,
         baseline=config.baseline,
     )
-    settings = sweeps.grid(
-        attribution=config.attributions,
-        attack=config.attacks,
-        radius=[radius / 255 for radius in config.radii],
-        step_size=[config.step_size / 255],
-        beta=[subject.beta],
+    network, examples = subject.network, subject.examples
+    _log.info("softplus twin of sharpness %.3g", subject.beta)
+    attacks = studies.Study(
+        functools.partial(one, network.fn, config, subject.color),
+        sweeps.grid(
+            attribution=config.attributions,
+            attack=config.attacks,
+            radius=[radius / 255 for radius in config.radii],
+            step_size=[config.step_size / 255],
+            beta=[subject.beta],
+        ),
+        examples,
+        network.weights,
+        keep=examples["id"][:3].tolist(),
     )
-    return subject, settings
+    found = {"": attacks}
+    if config.hessian:
+        look = functools.partial(hessian_studies.curved, network.fn)
+        twin = [{"beta": subject.beta}]
+        found["hessian"] = attacks._replace(one=look, settings=twin, keep=())
+    return subject, found
 
 
 def main(config: Config, folder: pathlib.Path) -> None:
     """Sweep, and report."""
-    subject, settings = set_up(config)
-    network, examples = subject.network, subject.examples
-    run = functools.partial(
-        sweeps.run, key=jax.random.key(config.seed), chunk=config.chunk
-    )
-    _log.info("softplus twin of sharpness %.3g", subject.beta)
-    evaluate = functools.partial(one, network.fn, config, subject.color)
-    shown = examples["id"][:3].tolist()
-    run(evaluate, network.weights, settings, examples, folder, keep=shown)
-    if config.hessian:
-        look = functools.partial(hessian_studies.curved, network.fn)
-        twin = [{"beta": subject.beta}]
-        run(look, network.weights, twin, examples, folder / "hessian")
-    x = examples["image"][0]
+    subject, found = set_up(config)
+    studies.run(found, config, folder)
+    x = subject.examples["image"][0]
     fragility_report.write(
         config, folder, k=explained.k_of(config.k, x), pixels=x[..., 0].size
     )
@@ -235,13 +225,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
 
 def plan(config: Config) -> str:
     """What the run would cost."""
-    subject, settings = set_up(config)
-    network = subject.network
-    evaluate = functools.partial(one, network.fn, config, subject.color)
-    planned = sweeps.plan(
-        evaluate, network.weights, settings, subject.examples, chunk=config.chunk
-    )
-    return sweeps.outline(planned)
+    return studies.plan(set_up(config)[1], config)
 
 
 _IMAGENET = Config(

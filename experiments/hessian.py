@@ -22,19 +22,21 @@ import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
 from experiments import (
+    checks,
     cli,
     explained,
     hessian_analytic,
     hessian_attacks,
     hessian_report,
     hessian_studies,
+    studies,
     subjects,
 )
 from protojax import sweeps
@@ -121,28 +123,28 @@ class Config:
     """Of all that is random."""
 
 
-class Study(NamedTuple):
-    """A sweep."""
-
-    one: Callable[..., dict]
-    settings: Sequence[dict[str, Any]]
-    examples: dict[str, np.ndarray]
-    weights: PyTree = ()
-    keep: Sequence[int] = ()
-    chunk: int | None = None  # that of the configuration
-
-
-def studies(config: Config) -> dict[str, Study]:
-    """Load network and images, and say what is done with them, by folder."""
+def check(config: Config) -> None:
+    """Refuse what would fail, or mean nothing, before anything is loaded."""
     explained.check(config.attributions)
+    checks.among(config, "attacks", hessian_attacks.NAMES)
+    checks.not_below_zero(config, "radii")
+    checks.above_zero(config, "few", "images", "shuffled", "loss_images", "lengths")
+    checks.above_zero(config, "steps", "sharpness", "values", "quadrature", "probes")
+    checks.above_zero(config, "budget", "step_size", "k", "points", "attack_points")
+    checks.above_zero(config, "dimensions", "units", "draws", "chunk")
+
+
+def set_up(config: Config) -> dict[str, studies.Study]:
+    """Load network and images, and say what is done with them, by folder."""
+    check(config)
     subject, angled = load(config)
     network, weights = subject.network, subject.network.weights
     few = first(subject.examples, config.few)
     _log.info("softplus twin of sharpness %.3g", subject.beta)
 
-    def of_images(one: Callable, **axes: Any) -> Study:
+    def of_images(one: Callable, **axes: Any) -> studies.Study:
         look = functools.partial(one, network.fn, config)
-        return Study(look, sweeps.grid(**axes), few, weights)
+        return studies.Study(look, sweeps.grid(**axes), few, weights)
 
     typical = {"beta": [subject.beta]}
     sharper = [c / explained.SHARPNESS * subject.beta for c in config.sharpness]
@@ -182,12 +184,12 @@ def studies(config: Config) -> dict[str, Study]:
             hessian_studies.turned, operator=("hessian", "jacobian"), **typical
         ),
         "equal_budget": attacked._replace(keep=few["id"][:1].tolist()),
-        "widths": Study(
+        "widths": studies.Study(
             hessian_analytic.widths,
             sweeps.grid(units=config.units, dimension=[few["image"][0].size]),
             draws,
         ),
-        "grown": Study(
+        "grown": studies.Study(
             hessian_analytic.grown,
             sweeps.grid(
                 net=("neuron", "two_layers", "loss"),
@@ -237,34 +239,15 @@ def shuffle(weights: PyTree, key: Key) -> PyTree:
 
 def main(config: Config, folder: pathlib.Path) -> None:
     """Sweep once for each study, and report."""
-    found = studies(config)
-    for name, study in found.items():
-        sweeps.run(
-            study.one,
-            study.weights,
-            study.settings,
-            study.examples,
-            folder / name,
-            key=jax.random.key(config.seed),
-            chunk=study.chunk or config.chunk,
-            keep=study.keep,
-        )
+    found = set_up(config)
+    studies.run(found, config, folder)
     image = found["equal_budget"].examples["image"][0]
     hessian_report.write(config, folder, list(found), shape=image.shape)
 
 
 def plan(config: Config) -> str:
     """What the run would cost."""
-    planned = []
-    for study in studies(config).values():
-        planned += sweeps.plan(
-            study.one,
-            study.weights,
-            study.settings,
-            study.examples,
-            chunk=study.chunk or config.chunk,
-        )
-    return sweeps.outline(planned)
+    return studies.plan(set_up(config), config)
 
 
 CONFIGS = {

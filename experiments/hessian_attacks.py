@@ -14,6 +14,9 @@ from protojax.mechanisms import ascent
 if TYPE_CHECKING:
     from experiments.hessian import Config
 
+NAMES = ("hessian", "jacobian", "jacobian_across", "gradient", *attacked.NAMES)
+"""What `search` knows."""
+
 ROUNDS = 2
 """Rounds of the fixed point in a box, for each sign of a leading vector."""
 
@@ -50,12 +53,7 @@ def equal_budget(
         **explained.compared(a, b, k),
         "center": metrics.center_shift(a, b),
         "moved": jnp.sum(jnp.abs(a - b)) / 2,
-        "confidence_before": metrics.confidence(seen.model, x, seen.y),
-        "confidence_after": metrics.confidence(seen.model, found.x, seen.y),
-        "label_kept": jnp.argmax(seen.model(found.x)) == seen.y,
-        "linf": metrics.linf(x, found.x),
-        "found": found.step > 0,
-        "stalled": found.stalled,
+        **explained.outcome(seen.model, x, seen.y, found),
         "image": x,
         "perturbed": found.x,
         "before": a,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import hessian_effects, hessian_tables
+from experiments import hessian_effects, hessian_tables, shown
 from protojax.scale import figures, pages, report
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _protocol(config: "Config", rows: Mapping[str, Rows], size: int) -> pages.Se
     stalled = sum(bool(row.get("stalled")) for row in every)
     beta = rows[""][0]["beta"]
     linear = rows["spectra"][0]["piecewise_linear"]
-    why = "It is smooth, and looked at itself."
+    why = shown.without_relu(rows[""])
     if beta:
         why = "Its logit " + (
             "is piecewise linear in the pixels, and its Hessian zero almost everywhere."

@@ -34,9 +34,7 @@ def across(numbers: Numbers, axis: str, values: Sequence[str], names: Names) -> 
 
 def cell(number: Mapping[str, Any], form: str = ".3g") -> str:
     """A mean with its interval and n, at any scale."""
-    if number["mean"] is None:
-        return f"none n={number['n']}"
-    text = f"{number['mean']:{form}}"
+    text = report.number(number["mean"], form)
     if number["low"] is not None:
         text += f" [{number['low']:{form}}, {number['high']:{form}}]"
     return f"{text} n={number['n']}"

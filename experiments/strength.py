@@ -20,10 +20,18 @@ import dataclasses
 import functools
 import logging
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
-import jax
-
-from experiments import cli, explained, strength_report, strength_studies, subjects
+from experiments import (
+    checks,
+    cli,
+    explained,
+    strength_report,
+    strength_studies,
+    studies,
+    subjects,
+)
 from protojax import sweeps
 
 _log = logging.getLogger(__name__)
@@ -84,9 +92,29 @@ class Config:
     """Of all that is random."""
 
 
-def studies(config: Config, subject: subjects.Subject) -> dict[str, tuple]:
-    """The three sweeps: folder, function of one example, and settings."""
-    fn, beta = subject.network.fn, subject.beta
+def check(config: Config) -> None:
+    """Refuse what would fail, or mean nothing, before anything is loaded."""
+    explained.check((config.attribution,), knob="attribution")
+    explained.check(config.attributions)
+    if config.bystanders:
+        explained.check(config.bystanders, knob="bystanders", refused=explained.UNSEEN)
+    checks.not_below_zero(config, "radius", "starts")
+    checks.above_zero(config, "images", "k", "step_size", "steps", "climb", "chunk")
+    checks.above_zero(config, "sharpness", "points", "attack_points", "noise_samples")
+
+
+def set_up(config: Config) -> tuple[subjects.Subject, dict[str, studies.Study]]:
+    """Load network and images, and say what is done with them, by folder."""
+    check(config)
+    subject = subjects.load(
+        config.model,
+        config.data,
+        config.split,
+        image_size=config.image_size,
+        images=config.images,
+    )
+    _log.info("softplus twin of sharpness %.3g", subject.beta)
+    beta = subject.beta
     ball = {"radius": [config.radius / 255], "step_size": [config.step_size / 255]}
     usual = explained.SHARPNESS
     alone = [
@@ -99,58 +127,33 @@ def studies(config: Config, subject: subjects.Subject) -> dict[str, tuple]:
     alone.append({"steps": config.climb, "starts": config.starts, "sharpness": usual})
     once = list({tuple(setting.items()): setting for setting in alone}.values())
     (fixed,) = sweeps.grid(unit=[beta / usual], **ball)
-    found = {
-        "": (strength_studies.varied, [{**setting, **fixed} for setting in once]),
-        "transfer": (
-            strength_studies.transferred,
-            sweeps.grid(
-                attack_on=(*config.attributions, strength_studies.RANDOM),
-                beta=[beta],
-                **ball,
-            ),
-        ),
-        "noise": (
-            strength_studies.seeded,
-            sweeps.grid(
-                attack_on=("smooth_gradient_one_draw", "smooth_gradient"),
-                samples=config.noise_samples,
-                beta=[beta],
-                **ball,
-            ),
-        ),
-    }
-    return {
-        name: (functools.partial(one, fn, config), settings)
-        for name, (one, settings) in found.items()
-    }
 
+    def study(one: Callable, settings: list[dict[str, Any]]) -> studies.Study:
+        of_network = functools.partial(one, subject.network.fn, config)
+        weights = subject.network.weights
+        return studies.Study(of_network, settings, subject.examples, weights)
 
-def set_up(config: Config) -> subjects.Subject:
-    """Load network and images, and choose the twin's usual sharpness."""
-    return subjects.load(
-        config.model,
-        config.data,
-        config.split,
-        image_size=config.image_size,
-        images=config.images,
+    across = sweeps.grid(
+        attack_on=(*config.attributions, strength_studies.RANDOM), beta=[beta], **ball
     )
+    noisy = sweeps.grid(
+        attack_on=("smooth_gradient_one_draw", "smooth_gradient"),
+        samples=config.noise_samples,
+        beta=[beta],
+        **ball,
+    )
+    first = subject.examples["id"][:1].tolist()
+    return subject, {
+        "": study(strength_studies.varied, [{**setting, **fixed} for setting in once]),
+        "transfer": study(strength_studies.transferred, across)._replace(keep=first),
+        "noise": study(strength_studies.seeded, noisy),
+    }
 
 
 def main(config: Config, folder: pathlib.Path) -> None:
     """Sweep three times, and report."""
-    subject = set_up(config)
-    _log.info("softplus twin of sharpness %.3g", subject.beta)
-    for name, (one, settings) in studies(config, subject).items():
-        sweeps.run(
-            one,
-            subject.network.weights,
-            settings,
-            subject.examples,
-            folder / name,
-            key=jax.random.key(config.seed),
-            chunk=config.chunk,
-            keep=subject.examples["id"][:1].tolist() if name == "transfer" else (),
-        )
+    subject, found = set_up(config)
+    studies.run(found, config, folder)
     x = subject.examples["image"][0]
     k = explained.k_of(config.k, x)
     strength_report.write(config, folder, k=k, pixels=x[..., 0].size)
@@ -158,13 +161,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
 
 def plan(config: Config) -> str:
     """What the run would cost."""
-    subject = set_up(config)
-    planned = []
-    for one, settings in studies(config, subject).values():
-        planned += sweeps.plan(
-            one, subject.network.weights, settings, subject.examples, chunk=config.chunk
-        )
-    return sweeps.outline(planned)
+    return studies.plan(set_up(config)[1], config)
 
 
 CONFIGS = {

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from experiments import shown
 from experiments.explained import SHARPNESS
 from protojax.scale import figures, pages, report
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 METRICS = ("overlap", "rank")
 FOLDERS = ("", "transfer", "noise")
 
-Names = Mapping[Any, str]
+Names = shown.Names
 Part = tuple[pages.Section, list[dict[str, Any]]]  # and its numbers for summary.json
 
 
@@ -52,7 +53,7 @@ def write(config: "Config", folder: pathlib.Path, *, k: int, pixels: int) -> Non
 
 
 def _protocol(
-    config: "Config", rows: Sequence[report.Row], chance: Mapping[str, float], k: int
+    config: "Config", rows: shown.Rows, chance: Mapping[str, float], k: int
 ) -> pages.Section:
     images = len({row["id"] for row in rows})
     text = [
@@ -70,12 +71,14 @@ def _protocol(
         "Tables show means, 95 % bootstrap intervals over images, and n; a climb that"
         " found no gradient to follow (stalled) is left out and counted.",
     ]
+    if not rows[0]["beta"]:
+        text.append(shown.without_relu(rows))
     return pages.Section("What was done", text)
 
 
 def _climbed(
     config: "Config",
-    rows: Sequence[report.Row],
+    rows: shown.Rows,
     chance: Mapping[str, float],
     names: Names,
 ) -> Part:
@@ -109,7 +112,7 @@ def _climbed(
 
 def _sharpened(
     config: "Config",
-    rows: Sequence[report.Row],
+    rows: shown.Rows,
     chance: Mapping[str, float],
     names: Names,
 ) -> Part:
@@ -156,7 +159,7 @@ def _sharpened(
 
 def _transferred(
     config: "Config",
-    rows: Sequence[report.Row],
+    rows: shown.Rows,
     kept: Sequence[dict[str, Any]],
     chance: Mapping[str, float],
     names: Names,
@@ -213,7 +216,7 @@ def _seen(
 
 def _seeded(
     config: "Config",
-    rows: Sequence[report.Row],
+    rows: shown.Rows,
     chance: Mapping[str, float],
     names: Names,
 ) -> Part:
@@ -260,29 +263,24 @@ def _picked(row: report.Row, which: str) -> dict[str, Any]:
 
 
 def _tables(
-    rows: Sequence[report.Row],
+    rows: shown.Rows,
     rows_by: str,
     columns_by: str,
     chance: Mapping[str, float],
     names: Names,
 ) -> list[pages.Table]:
-    tables = []
-    for value in METRICS:
-        text = report.table(
-            rows,
-            rows_by=rows_by,
-            columns_by=columns_by,
-            value=value,
-            chance=chance[value],
-            names=names,
-        )
-        caption = f"{report.label(value, names)} of the map with the one before."
-        tables.append(pages.Table(text, caption[0].upper() + caption[1:]))
-    return tables
+    return shown.tables(
+        *(rows, METRICS),
+        rows_by=rows_by,
+        columns_by=columns_by,
+        of="of the map with the one before.",
+        chance=chance,
+        names=names,
+    )
 
 
 def _curves(
-    rows: Sequence[report.Row],
+    rows: shown.Rows,
     x: str,
     lines: str,
     chance: Mapping[str, float],

@@ -33,36 +33,33 @@ def varied(
     step_size: Array,
 ) -> dict[str, Array]:
     """Attack one explanation from the image itself (no starts), or from random ones."""
-    x = example["image"]
+    target = explained.target(fn, weights, example["image"], config.k)
     start_key, climbed_key, judged_key = jax.random.split(key, 3)
-    model = functools.partial(fn, weights)
-    y, k = jnp.argmax(model(x)), explained.k_of(config.k, x)
     beta = sharpness * unit
-    climbed = explained.climbed(
-        config.attribution, config.attack_points, climbed_key, model, y, x, beta=beta
+    climbed = target.climbed(
+        config.attribution, config.attack_points, climbed_key, beta=beta
     )
-    climb = {"k": k, "radius": radius, "step_size": step_size, "steps": steps}
-    attack = lambda start: top_k(model, climbed, x, key=start, **climb)  # noqa: E731
+    climb = {"radius": radius, "step_size": step_size, "steps": steps}
+    attack = lambda start: top_k(target, climbed, key=start, **climb)  # noqa: E731
     if starts:
         each = jax.vmap(attack)(jax.random.split(start_key, starts))
     else:
         each = jax.tree.map(lambda leaf: leaf[None], attack(None))
-    judge = functools.partial(
-        explained.explanation, config.attribution, config.points, judged_key, model, y
-    )
-    before = judge(x)
+    judge = target.judge(config.attribution, config.points, judged_key)
+    before = judge(target.x)
+    smooth = explained.smooth_twin(target.model, beta, target.x)
     row = {
         "beta": beta,
         "stalled": jnp.all(each.stalled),
-        "twin_agrees": jnp.argmax(explained.smooth_twin(model, beta, x)(x)) == y,
+        "twin_agrees": jnp.argmax(smooth(target.x)) == target.y,
     }
     for name, place in {"best": jnp.argmax(each.value), "first": 0}.items():
         z = each.x[place]
         row |= {
             f"{name}_{what}": m
-            for what, m in explained.compared(before, judge(z), k).items()
+            for what, m in explained.compared(before, judge(z), target.k).items()
         }
-        row[f"{name}_found"] = jnp.any(z != x)
+        row[f"{name}_found"] = jnp.any(z != target.x)
     return row
 
 
@@ -79,25 +76,21 @@ def transferred(
     step_size: Array,
 ) -> dict[str, Array]:
     """Attack one explanation, and see how far each of them moved."""
-    x = example["image"]
+    target = explained.target(fn, weights, example["image"], config.k)
+    x, k = target.x, target.k
     attack_key, judged_key = jax.random.split(key)
-    model = functools.partial(fn, weights)
-    y, k = jnp.argmax(model(x)), explained.k_of(config.k, x)
     if attack_on == RANDOM:
-        any_kept = objectives.label_kept(functools.partial(metrics.linf, x), model, x)
+        distance = functools.partial(metrics.linf, x)
+        any_kept = objectives.label_kept(distance, target.model, x)
         found = attacks.random_sign(any_kept, x, radius=radius, key=attack_key)
     else:
-        climbed = explained.climbed(
-            attack_on, config.attack_points, attack_key, model, y, x, beta=beta
-        )
+        climbed = target.climbed(attack_on, config.attack_points, attack_key, beta=beta)
         climb = {"radius": radius, "step_size": step_size, "steps": config.climb}
-        found = top_k(model, climbed, x, k=k, **climb)
+        found = top_k(target, climbed, **climb)
     row = {"found": jnp.any(found.x != x), "stalled": found.stalled}
     maps = {"before": [], "after": []}
     for name in (*config.attributions, *config.bystanders):
-        judge = functools.partial(
-            explained.explanation, name, config.points, judged_key, model, y
-        )
+        judge = target.judge(name, config.points, judged_key)
         a, b = jax.lax.map(judge, jnp.stack([x, found.x]))
         row |= {f"{what}_{name}": m for what, m in explained.compared(a, b, k).items()}
         maps["before"].append(a)
@@ -120,19 +113,16 @@ def seeded(
     step_size: Array,
 ) -> dict[str, Array]:
     """Attack SmoothGrad with noise of its own; judge it with that and with other."""
-    x = example["image"]
+    target = explained.target(fn, weights, example["image"], config.k)
+    x = target.x
     own, *others = jax.random.split(key, 3)
-    model = functools.partial(fn, weights)
-    y, k = jnp.argmax(model(x)), explained.k_of(config.k, x)
-    climbed = explained.climbed(attack_on, samples, own, model, y, x, beta=beta)
+    climbed = target.climbed(attack_on, samples, own, beta=beta)
     climb = {"radius": radius, "step_size": step_size, "steps": config.climb}
-    found = top_k(model, climbed, x, k=k, **climb)
+    found = top_k(target, climbed, **climb)
 
     def maps(count: int, noise: Key) -> Array:
         """Before and after."""
-        draw = functools.partial(
-            explained.explanation, attack_on, count, noise, model, y
-        )
+        draw = target.judge(attack_on, count, noise)
         return jax.lax.map(draw, jnp.stack([x, found.x]))
 
     other, another = (maps(samples, noise) for noise in others)
@@ -144,13 +134,14 @@ def seeded(
         "floor": (other[0], another[0]),
     }
     for name, (a, b) in pairs.items():
-        row |= {f"{what}_{name}": m for what, m in explained.compared(a, b, k).items()}
+        same = explained.compared(a, b, target.k)
+        row |= {f"{what}_{name}": m for what, m in same.items()}
     return row
 
 
 def top_k(
-    model: Fn, climbed: explained.Climbed, x: Array, **climb: Any
+    target: explained.Target, climbed: explained.Climbed, **climb: Any
 ) -> ascent.Ascent:
     """Run the top-k attack on an explanation."""
-    follow = {"twin": climbed.twin, "noise": climbed.noise, **climb}
-    return attacks.top_k(model, climbed.explain, x, **follow)
+    follow = {"twin": climbed.twin, "noise": climbed.noise, "k": target.k, **climb}
+    return attacks.top_k(target.model, climbed.explain, target.x, **follow)

@@ -315,12 +315,12 @@ def test_an_attack_on_smooth_gradient_draws_noise_at_every_step():
     fn = lambda z: jnp.stack([jnp.sum(jax.nn.relu(z) ** 3), 0.0])
     x = jax.random.uniform(jax.random.key(0), (6, 6, 3))
 
+    target = explained.target(lambda w, z: w * fn(z), 1.0, x, 4)
+
     def trace(name):
-        climbed = explained.climbed(
-            name, 2, jax.random.key(1), fn, jnp.int32(0), x, beta=jnp.float32(10.0)
-        )
+        climbed = target.climbed(name, 2, jax.random.key(1), beta=jnp.float32(10.0))
         ball = {"radius": 0.1, "step_size": 1e-9, "steps": 4}  # too short to move
-        return strength_studies.top_k(fn, climbed, x, k=4, **ball).trace
+        return strength_studies.top_k(target, climbed, **ball).trace
 
     assert len(np.unique(trace("smooth_gradient"))) == 4
     assert len(np.unique(trace("smooth_gradient_one_draw"))) == 1

@@ -1,0 +1,69 @@
+"""What the reports of several experiments say or show in the same way."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from protojax.scale import pages, report
+
+Rows = Sequence[report.Row]
+Names = Mapping[Any, str]
+
+
+def share(rows: Rows, column: str) -> str:
+    """In how many of the rows that are not stalled something is so, in percent."""
+    seen = [
+        float(row[column])
+        for row in rows
+        if not row["stalled"] and row[column] is not None
+    ]
+    return report.number(sum(seen) / len(seen) if seen else None, ".0%")
+
+
+def stalled(rows: Rows, *, why: str = "no gradient to follow") -> str:
+    """How many rows say nothing."""
+    count = sum(bool(row["stalled"]) for row in rows)
+    return (
+        f"{count} of {len(rows)} rows are **stalled** ({why}): they say nothing about"
+        " robustness and are left out of every mean."
+    )
+
+
+def without_relu(rows: Rows) -> str:
+    """How a network is attacked in which no ReLU was found, and what that may hide."""
+    text = (
+        "No ReLU was found in the network: it has no twin, and its own derivatives are"
+        " followed."
+    )
+    if any(row["stalled"] for row in rows):
+        text += (
+            " **Rows are stalled: has it other kinks?** A network that is piecewise"
+            " linear in a way that was not recognized leaves nothing to climb; write"
+            " its non-linearity as `jax.nn.relu`."
+        )
+    return text
+
+
+def tables(
+    rows: Rows,
+    values: Sequence[str],
+    *,
+    rows_by: str,
+    columns_by: str,
+    of: str,
+    chance: Mapping[str, float],
+    names: Names,
+) -> list[pages.Table]:
+    """One table of means for each of some columns; `of` ends their captions."""
+    found = []
+    for value in values:
+        text = report.table(
+            rows,
+            rows_by=rows_by,
+            columns_by=columns_by,
+            value=value,
+            chance=chance.get(value),
+            names=names,
+        )
+        caption = f"{report.label(value, names)} {of}"
+        found.append(pages.Table(text, caption[0].upper() + caption[1:]))
+    return found

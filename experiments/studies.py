@@ -1,0 +1,45 @@
+"""The sweeps of a script: run one after the other, or planned."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from protojax import sweeps
+from protojax.contracts import PyTree
+
+
+class Study(NamedTuple):
+    """A sweep, by the arguments of `sweeps.run`."""
+
+    one: Callable[..., dict]
+    settings: Sequence[dict[str, Any]]
+    examples: dict[str, np.ndarray]
+    weights: PyTree = ()
+    keep: Sequence[int] = ()
+    chunk: int | None = None  # that of the configuration
+
+
+def run(studies: Mapping[str, Study], config: Any, folder: pathlib.Path) -> None:
+    """Run all of them, each in the folder of its name."""
+    for name, study in studies.items():
+        sweeps.run(
+            *(study.one, study.weights, study.settings, study.examples, folder / name),
+            key=jax.random.key(config.seed),
+            chunk=study.chunk or config.chunk,
+            keep=study.keep,
+        )
+
+
+def plan(studies: Mapping[str, Study], config: Any) -> str:
+    """What it would cost to run them."""
+    planned = []
+    for study in studies.values():
+        planned += sweeps.plan(
+            *(study.one, study.weights, study.settings, study.examples),
+            chunk=study.chunk or config.chunk,
+            keep=study.keep,
+        )
+    return sweeps.outline(planned)
