@@ -22,7 +22,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import cli, influence_head, influence_report, influence_setup
+from experiments import (
+    cli,
+    explained,
+    influence_head,
+    influence_report,
+    influence_setup,
+    studies,
+)
 from protojax import attacks, influence, metrics, objectives, sweeps
 from protojax.contracts import Array, Explain, Fn, Key, PyTree
 from protojax.mechanisms import ascent
@@ -59,13 +66,7 @@ class Config:
     features whose mean length is one. It is part of the Hessian."""
     damping: float = 0.0
     """Added to the Hessian besides."""
-    attacks: tuple[str, ...] = (
-        "gradient_sign",
-        "feature_steps",
-        "iterated",
-        "random",
-        "random_best",
-    )
+    attacks: tuple[str, ...] = influence_setup.ATTACKS
     """Attacks: gradient_sign (the paper's formula), feature_steps (the authors' code),
     iterated (many steps on the influences as a vector of length one), random (one draw
     of signs), random_best (the best of as many draws as iterated takes steps)."""
@@ -134,7 +135,8 @@ def attack_by_name(
         case "random_best":
             left = kept(objectives.top_k(unit, unit(x), k=config.k))
             return signs(left, samples=config.steps)
-    raise ValueError(f"`attacks` has {name!r}: --help lists those that there are")
+    known = ", ".join(influence_setup.ATTACKS)
+    raise ValueError(f"`attacks` has {name!r}: choose from {known}")
 
 
 def directions(weights: PyTree, chosen: Array, config: Config) -> PyTree:
@@ -191,34 +193,42 @@ def one(
         key=key,
     )
     start = at(features(x))
-    a, b = start.values, at(features(found.x)).values
-    other = at(example["other"]).values
-    (size_a, top_a), (_, top_b) = (jax.lax.top_k(v, config.k) for v in (a, b))
-    overlap = functools.partial(metrics.top_k_intersection, k=config.top)
+    row = explained.outcome(model, x, y, found)
     return {
         "label": y,
-        "rank": metrics.rank_correlation(a, b),
-        "overlap": overlap(a, b),
-        "rank_other": metrics.rank_correlation(a, other),
-        "overlap_other": overlap(a, other),
-        "size": jnp.linalg.norm(b) / jnp.linalg.norm(a),
-        "top_before": jnp.sum(size_a) / jnp.linalg.norm(a),
-        "top_after": jnp.sum(b[top_a]) / jnp.linalg.norm(b),
-        "confidence_before": metrics.confidence(model, x, y),
-        "confidence_after": metrics.confidence(model, found.x, y),
-        "label_kept": jnp.argmax(model(found.x)) == y,
-        "linf": metrics.linf(x, found.x),
-        "found": found.step > 0,
-        "step": found.step,
-        "stalled": found.stalled | ~start.converged,
+        **row,
+        **changed(start.values, at(features(found.x)).values, config),
+        **likened(start.values, at(example["other"]).values, config),
+        "stalled": row["stalled"] | ~start.converged,
         "residual": start.residual,
         "image": x,
         "perturbed": found.x,
+    }
+
+
+def changed(a: Array, b: Array, config: Config) -> dict[str, Array]:
+    """What became of the influences `a`, which are `b` after an attack."""
+    (size_a, top_a), (_, top_b) = (jax.lax.top_k(v, config.k) for v in (a, b))
+    length_a, length_b = (jnp.linalg.norm(v) for v in (a, b))
+    return {
+        "rank": metrics.rank_correlation(a, b),
+        "overlap": metrics.top_k_intersection(a, b, k=config.top),
+        "size": length_b / length_a,
+        "top_before": jnp.sum(size_a) / length_a,
+        "top_after": jnp.sum(b[top_a]) / length_b,
         "helpful_before": top_a,
         "helpful_after": top_b,
-        "values_before": a[top_a] / jnp.linalg.norm(a),
-        "values_after": b[top_b] / jnp.linalg.norm(b),
+        "values_before": size_a / length_a,
+        "values_after": b[top_b] / length_b,
         "place_before": 1 + jnp.sum(a[None] > a[top_b][:, None], axis=1),
+    }
+
+
+def likened(a: Array, other: Array, config: Config) -> dict[str, Array]:
+    """How alike the influences on another image of the class are."""
+    return {
+        "rank_other": metrics.rank_correlation(a, other),
+        "overlap_other": metrics.top_k_intersection(a, other, k=config.top),
     }
 
 
@@ -249,13 +259,6 @@ def left_out(
     }
 
 
-def settings(config: Config) -> list[dict[str, Any]]:
-    """All attacks at all radii."""
-    return sweeps.grid(
-        attack=config.attacks, radius=[radius / 255 for radius in config.radii]
-    )
-
-
 def inverses(config: Config, every: int) -> list[dict[str, Any]]:
     """All pairs at every damping, and fewer at that of the training."""
     dampings = sorted({config.l2, *config.dampings})
@@ -265,48 +268,42 @@ def inverses(config: Config, every: int) -> list[dict[str, Any]]:
     )
 
 
-def main(config: Config, folder: pathlib.Path) -> None:
-    """Train, sweep, hold against leaving out, and report."""
+def set_up(
+    config: Config,
+) -> tuple[influence_setup.Setup, dict[str, studies.Study]]:
+    """Train the last layer, and say what is done with it, by folder."""
     setup = influence_setup.set_up(config)
-    key = jax.random.key(config.seed)
     _log.info(
         "last layer on %s, %d features; largest gradient %.1e",
         *(setup.layer, setup.facts["features"], setup.facts["slope"]),
     )
-    sweeps.run(
-        functools.partial(one, setup.network.fn, setup.layer, config),
-        setup.weights,
-        settings(config),
-        setup.examples,
-        folder,
-        key=key,
-        chunk=config.chunk,
-        keep=setup.examples["id"][:3].tolist(),
-    )
     last = {name: leaf for name, leaf in setup.weights.items() if name != "network"}
-    sweeps.run(
-        left_out,
-        last,
-        inverses(config, len(last["pairs"].values)),
-        setup.examples,
-        folder / "leaving_out",
-        key=key,
-        chunk=config.chunk,
-    )
+    return setup, {
+        "": studies.Study(
+            functools.partial(one, setup.network.fn, setup.layer, config),
+            sweeps.grid(
+                attack=config.attacks, radius=[radius / 255 for radius in config.radii]
+            ),
+            setup.examples,
+            setup.weights,
+            keep=setup.examples["id"][:3].tolist(),
+        ),
+        "leaving_out": studies.Study(
+            left_out, inverses(config, len(last["pairs"].values)), setup.examples, last
+        ),
+    }
+
+
+def main(config: Config, folder: pathlib.Path) -> None:
+    """Train, sweep, hold against leaving out, and report."""
+    setup, found = set_up(config)
+    studies.run(found, config, folder)
     influence_report.write(config, folder, setup.facts, setup.train)
 
 
 def plan(config: Config) -> str:
     """What the run would cost."""
-    setup = influence_setup.set_up(config)
-    planned = sweeps.plan(
-        functools.partial(one, setup.network.fn, setup.layer, config),
-        setup.weights,
-        settings(config),
-        setup.examples,
-        chunk=config.chunk,
-    )
-    return sweeps.outline(planned)
+    return studies.plan(set_up(config)[1], config)
 
 
 CONFIGS = {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments import shown
 from protojax.scale import figures, pages, report
 
 if TYPE_CHECKING:
@@ -71,10 +72,6 @@ def _others(config: "Config", rows: Sequence[report.Row]) -> list[dict[str, Any]
     ]
 
 
-def _share(rows: Sequence[report.Row], column: str) -> str:
-    return f"{sum(bool(row[column]) for row in rows) / max(len(rows), 1):.0%}"
-
-
 def _protocol(
     config: "Config",
     rows: Sequence[report.Row],
@@ -84,6 +81,7 @@ def _protocol(
     images = len({row["id"] for row in rows})
     right, tested = facts["accuracy"]
     searching = [row for row in rows if not row["attack"].startswith("random")]
+    why = "no gradient to follow, or a linear system that was not solved"
     text = [
         f"A last layer of two classes is trained on {facts['features']} features of"
         f" `{config.model}` and **{config.train} images**, to the minimum of the mean"
@@ -98,10 +96,8 @@ def _protocol(
         " returned as it was, and counted as unmoved. Random signs are taken whatever"
         " comes of them.",
         f"- The searching attacks found a better image that keeps the label in"
-        f" {_share(searching, 'found')} of their rows.\n"
-        f"- {sum(bool(row['stalled']) for row in rows)} of {len(rows)} rows are"
-        " **stalled** (no gradient to follow, or a linear system that was not solved):"
-        " they are left out of every mean.\n"
+        f" {shown.share(searching, 'found')} of their rows that are not stalled.\n"
+        f"- {shown.stalled(rows, why=why)}\n"
         f"- The largest entry of the gradient at the minimum is {facts['slope']:.1e}."
         f" The largest eigenvalue of the Hessian is {facts['curvature']:.2g}; what is"
         f" added to its diagonal is {config.l2 + config.damping:g}.\n"
@@ -122,27 +118,22 @@ def _moved(
     curves = figures.curves(
         rows, x="radius", lines="attack", values=METRICS, chance=chance, names=names
     )
-    blocks: list[Any] = [
-        pages.Picture(
-            curves,
-            "How much of the influences stays, against the size of the perturbation:"
-            " Spearman's correlation over all training images, and the most helpful"
-            " ones in common. Bands: 95 % intervals.",
-            "Curves of rank correlation and overlap against radius.",
-        )
-    ]
-    for value in METRICS:
-        text = report.table(
-            rows,
-            rows_by="attack",
-            columns_by="radius",
-            value=value,
-            chance=chance[value],
-            names=names,
-        )
-        caption = f"{report.label(value, names)} of influences, before and after."
-        blocks.append(pages.Table(text, caption[0].upper() + caption[1:]))
-    return pages.Section("How far the influences move", blocks)
+    picture = pages.Picture(
+        curves,
+        "How much of the influences stays, against the size of the perturbation:"
+        " Spearman's correlation over all training images, and the most helpful ones in"
+        " common. Bands: 95 % intervals.",
+        "Curves of rank correlation and overlap against radius.",
+    )
+    tables = shown.tables(
+        *(rows, METRICS),
+        rows_by="attack",
+        columns_by="radius",
+        of="of influences, before and after.",
+        chance=chance,
+        names=names,
+    )
+    return pages.Section("How far the influences move", [picture, *tables])
 
 
 def _how(rows: Sequence[report.Row], names: Mapping[Any, str]) -> pages.Section:
@@ -187,49 +178,49 @@ def _seen(
     found = {(row["id"], row["attack"], row["radius"]): row for row in rows}
     ordinals = ["the most helpful", "the second", "the third", "the fourth"]
     ordinals += [f"number {place}" for place in range(5, config.k + 1)]
-    shown = min(config.k, 5)
+    most = min(config.k, 5)
     blocks: list[Any] = []
     for attack in config.attacks:
         if attack.startswith("random") or attack == "feature_steps":
             continue  # the latter looks as the paper's formula does
-        pictures, notes = [], []
-        for one in kept:
-            if (one["attack"], one["radius"]) != (attack, radius):
-                continue
-            row = found[one["id"], attack, radius]
-            for when, image in (("before", "image"), ("after", "perturbed")):
-                helpful = one[f"helpful_{when}"][:shown]
-                pictures.append([one[image], *train[helpful]])
-                sure = row[f"confidence_{when}"]
-                texts = [
-                    f"influence {value:.2f}" for value in one[f"values_{when}"][:shown]
-                ]
-                if when == "after":
-                    places = one["place_before"][:shown]
-                    texts = [
-                        f"{text}, was no. {place}"
-                        for text, place in zip(texts, places, strict=True)
-                    ]
-                label = f"{when}: {sure:.1%} sure"
-                if when == "after":
-                    label += f"\nrank {row['rank']:.2f}, overlap {row['overlap']:.1f}"
-                notes.append([label, *texts])
-        if pictures:
+        lines = [
+            _helped(one, found[one["id"], attack, radius], when, train, most)
+            for one in kept
+            if (one["attack"], one["radius"]) == (attack, radius)
+            for when in ("before", "after")
+        ]
+        if lines:
+            pictures, notes = zip(*lines, strict=True)
             figure = figures.panels(
-                pictures, titles=["test image", *ordinals[:shown]], notes=notes
+                pictures, titles=["test image", *ordinals[:most]], notes=notes
             )
-            blocks.append(
-                pages.Picture(
-                    figure,
-                    f"{report.label(attack, names)}, {report.label(radius, {})}: each"
-                    " test image with the training images that help it most, and"
-                    " beneath it the attacked image with those that help it most then."
-                    " Influences as vectors of length one.",
-                    "Test images and their most helpful training images, before and"
-                    " after the attack.",
-                )
+            caption = (
+                f"{report.label(attack, names)}, {report.label(radius, {})}: each test"
+                " image with the training images that help it most, and beneath it the"
+                " attacked image with those that help it most then. Influences as"
+                " vectors of length one."
             )
+            alt = "Test images and their most helpful training images, before and after"
+            blocks.append(pages.Picture(figure, caption, f"{alt} the attack."))
     return pages.Section("What it looks like", blocks)
+
+
+def _helped(
+    one: dict[str, Any], row: report.Row, when: str, train: np.ndarray, most: int
+) -> tuple[list[np.ndarray], list[str]]:
+    """An image beside the training images that help it most, and what is beneath."""
+    helpful = one[f"helpful_{when}"][:most]
+    values = one[f"values_{when}"][:most]
+    sure = report.number(row[f"confidence_{when}"], ".1%")
+    label = f"{when}: {sure} sure"
+    notes = [f"influence {report.number(value, '.2f')}" for value in values]
+    if when == "after":
+        rank, overlap = (report.number(row[n], ".2f") for n in ("rank", "overlap"))
+        label += f"\nrank {rank}, overlap {overlap}"
+        places = one["place_before"][:most]
+        notes = [f"{n}, was no. {p}" for n, p in zip(notes, places, strict=True)]
+    image = one["image" if when == "before" else "perturbed"]
+    return [image, *train[helpful]], [label, *notes]
 
 
 def _left_out(

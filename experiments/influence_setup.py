@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import influence_head, networks
+from experiments import checks, influence_head, networks
 from protojax import influence
 from protojax.contracts import Array, Fn, PyTree
 
 if TYPE_CHECKING:
     from experiments.influence import Config
+
+ATTACKS = ("gradient_sign", "feature_steps", "iterated", "random", "random_best")
+"""What `influence.attack_by_name` knows."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +54,11 @@ def set_up(config: "Config") -> Setup:
         )
     layer = config.layer or influence_head.usual_layer(network, found["image"][0])
     seen = influence_head.all_features(network, layer, found["image"])
+    if not np.all(np.isfinite(seen)):
+        raise ValueError(
+            f"`model` {config.model!r} has features that are not finite (`layer` "
+            f"{layer!r}): are its weights those that were trained?"
+        )
     scale = np.mean(np.linalg.norm(seen[: config.train], axis=1))
     seen = seen / scale
     train = {"features": jnp.asarray(seen[: config.train])}
@@ -149,19 +157,21 @@ def check(config: "Config") -> None:
     first, second = config.classes
     if first == second:
         raise ValueError(f"`classes` is {config.classes}: name two different ones")
-    for name, least in (("train", 4), ("images", 1), ("k", 1), ("steps", 1)):
+    checks.among(config, "attacks", ATTACKS)
+    checks.not_below_zero(config, "radii")
+    checks.above_zero(config, "images", "k", "top", "steps", "chunk")
+    checks.above_zero(config, "dampings", "pairs")
+    for name, least in (("train", 4), ("leave_out", 3)):
         if getattr(config, name) < least:
             raise ValueError(
                 f"`{name}` is {getattr(config, name)}: it must be at least {least}"
             )
     for name in ("k", "top"):
-        if not 1 <= getattr(config, name) <= config.train:
+        if getattr(config, name) > config.train:
             raise ValueError(
                 f"`{name}` is {getattr(config, name)}: choose 1 to `train` "
                 f"({config.train})"
             )
-    if config.leave_out < 3:
-        raise ValueError(f"`leave_out` is {config.leave_out}: it must be at least 3")
     if config.l2 <= 0 or config.damping < 0:
         raise ValueError(
             f"`l2` is {config.l2:g} and `damping` {config.damping:g}: the first must be"

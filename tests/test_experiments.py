@@ -342,15 +342,3 @@ def test_the_pooling_of_the_authors_has_a_name():
     # authors give all; in a gray one the first pixel wins, and has lost the most.
     np.testing.assert_allclose(one, [[0, 0], [0, 1]], atol=1e-6)
     np.testing.assert_allclose(other, [[1, 0], [0, 0]], atol=1e-6)
-
-
-@pytest.mark.usefixtures("process")
-def test_explanations_that_cannot_be_attacked_are_named():
-    for name, why in (
-        ("grad_cam", "needs a layer"),
-        ("gradients", "is not in `protojax.attributions`"),
-    ):
-        with pytest.raises(
-            ValueError, match=f"`attributions` has '{name}', which {why}"
-        ):
-            fragility.check(fragility.Config(attributions=(name,)))

@@ -155,7 +155,10 @@ def test_every_attack_stays_in_the_ball_and_the_searching_ones_keep_the_label(
     [
         ({"classes": (1, 1)}, r"`classes` is \(1, 1\): name two different"),
         ({"train": 2}, "`train` is 2: it must be at least 4"),
-        ({"k": 0}, "`k` is 0: it must be at least 1"),
+        ({"k": 0}, "`k` is 0: it must be above zero"),
+        ({"radii": (1.0, -1.0)}, "`radii` has -1: it must be zero or above"),
+        ({"attacks": ("sign",)}, "`attacks` has 'sign': choose from gradient_sign"),
+        ({"pairs": (0,)}, "`pairs` has 0"),
         ({"top": 41}, r"`top` is 41: choose 1 to `train` \(40\)"),
         ({"leave_out": 2}, "`leave_out` is 2: it must be at least 3"),
         ({"l2": 0.0}, "`l2` is 0 and `damping` 0: the first must be"),
@@ -170,6 +173,21 @@ def test_what_means_nothing_is_refused(knobs, message, monkeypatch):
     monkeypatch.setattr(networks, "load", lambda *_, **__: blank)
     with pytest.raises(ValueError, match=message):
         influence_setup.set_up(dataclasses.replace(script.Config(train=40), **knobs))
+
+
+def test_a_plan_is_of_both_sweeps(last_layer, monkeypatch):
+    found = influence_setup.Setup(
+        *(networks.Network(None, None, "parts", 4), "stage1"),
+        {**last_layer.weights, "network": ()},
+        {"id": np.arange(5)},
+        last_layer.images,
+        {"features": 5, "slope": 0.0},
+    )
+    monkeypatch.setattr(influence_setup, "set_up", lambda _: found)
+    _, both = script.set_up(last_layer.config)
+    assert list(both) == ["", "leaving_out"]
+    assert both[""].keep == [0, 1, 2] and "network" in both[""].weights
+    assert len(both[""].settings) == 25 and "network" not in both["leaving_out"].weights
 
 
 def test_the_folder_of_real_data_may_be_named(monkeypatch, tmp_path):
