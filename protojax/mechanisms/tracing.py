@@ -27,7 +27,8 @@ CALLS = frozenset(
 LOOPS = frozenset({"scan", "while", "cond", "shard_map"})
 """Primitives that run a body many times, perhaps, or elsewhere."""
 
-_CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
+CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
+"""Calls that have derivatives of their own."""
 
 
 class Equation(NamedTuple):
@@ -137,30 +138,54 @@ def retrace(fn: Fn, rules: Mapping[str, Rule], *, equivalent: bool = False) -> F
     return retraced
 
 
-def straight_line(fn: Fn, *args: PyTree, whole: Sequence[str] = ()) -> Program:
+def straight_line(
+    fn: Fn, *args: PyTree, whole: Callable[[Equation], bool] = lambda _: False
+) -> Program:
     """Trace a function and open all its calls.
 
     Args:
       fn: any traceable function of arrays.
       *args: arguments, or shapes of arguments, to trace it at.
-      whole: what stays one step: names of functions called, say `("relu", "silu")`,
-        or of primitives that call, say `("custom_jvp_call",)`. Loops are always one
-        step.
+      whole: which calls stay one step. Loops always do.
 
     Returns:
       The steps, in order of evaluation.
 
     >>> import jax
-    >>> program = straight_line(lambda x: 2 * jax.nn.relu(x), 1.0, whole=("relu",))
+    >>> program = straight_line(lambda x: 2 * jax.nn.relu(x), 1.0,
+    ...                         whole=lambda call: call.label == "relu")
     >>> [step.equation.label or step.equation.name for step in program.steps]
     ['relu', 'mul']
     """
     traced, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
+    return _program(traced, whole, "", jax.tree.structure(shape))
+
+
+def inside(call: Equation) -> Program:
+    """Open a call.
+
+    Args:
+      call: an equation whose primitive is one of `CALLS`.
+
+    Returns:
+      The steps of the function called.
+
+    >>> import jax
+    >>> relu = straight_line(jax.nn.relu, 1.0, whole=lambda call: True).steps[0]
+    >>> [step.equation.name for step in inside(relu.equation).steps]
+    ['max']
+    """
+    body = _body(call)
+    outputs = jax.tree.structure([0] * len(_open(body)[0].outvars))
+    return _program(body, lambda _: False, call.source, outputs)
+
+
+def _program(body, whole, caller, out_tree) -> Program:
     steps: list[Step] = []
     fresh = iter(range(1 << 62))
-    inputs = tuple(next(fresh) for _ in traced.jaxpr.invars)
-    outputs = _lay_out(traced, inputs, frozenset(whole), steps, fresh, "")
-    return Program(inputs, tuple(steps), outputs, jax.tree.structure(shape))
+    inputs = tuple(next(fresh) for _ in _open(body)[0].invars)
+    outputs = _lay_out(body, inputs, whole, steps, fresh, caller)
+    return Program(inputs, tuple(steps), outputs, out_tree)
 
 
 def _lay_out(body, inputs, whole, steps, fresh, caller) -> tuple:
@@ -173,14 +198,12 @@ def _lay_out(body, inputs, whole, steps, fresh, caller) -> tuple:
 
     for eqn in jaxpr.eqns:
         reads = tuple(map(place, eqn.invars))
-        if eqn.primitive.name in CALLS and whole.isdisjoint(
-            (eqn.primitive.name, _label(eqn))
-        ):
-            line = _source(eqn) or caller
-            writes = _lay_out(_body(eqn), reads, whole, steps, fresh, line)
+        met = _describe(eqn, caller)
+        if met.name in CALLS and not whole(met):
+            writes = _lay_out(_body(eqn), reads, whole, steps, fresh, met.source)
         else:
             writes = tuple(next(fresh) for _ in eqn.outvars)
-            steps.append(Step(_describe(eqn, caller), reads, writes))
+            steps.append(Step(met, reads, writes))
         places.update(zip(eqn.outvars, writes, strict=True))
     return tuple(map(place, jaxpr.outvars))
 
@@ -302,7 +325,7 @@ def _open(body) -> tuple[core.Jaxpr, Sequence]:
 
 
 def _label(eqn) -> str:
-    if eqn.primitive.name in _CUSTOM:
+    if eqn.primitive.name in CUSTOM:
         return _open(_body(eqn))[0].debug_info.func_src_info.split(" ")[0]
     return eqn.params.get("name", "") if eqn.primitive.name in CALLS else ""
 

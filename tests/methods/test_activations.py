@@ -242,8 +242,33 @@ def test_relus_in_loops_and_checkpoints_are_replaced():
 
 
 @pytest.mark.parametrize(
+    "relu",
+    [
+        lambda z: jnp.where(z > 0, z, 0),
+        lambda z: jnp.where(z <= 0, 0.0, z),
+        lambda z: jax.lax.select(jnp.less(0, z), z, jnp.zeros_like(z)),
+        lambda z: z * (z > 0),
+        lambda z: (z >= 0).astype(z.dtype) * z,
+    ],
+)
+def test_a_choice_by_sign_is_a_relu(relu):
+    act = activations.softplus(2.0)
+    np.testing.assert_array_equal(activations.replace(relu, act)(Z), act(Z))
+
+
+@jax.jit
+def relu(z):
+    """It is leaky, whatever its name."""
+    return jnp.where(z > 0, z, 0.1 * z)
+
+
+@pytest.mark.parametrize(
     "smooth",
     [
+        relu,
+        nn.elu,
+        lambda z: jnp.where(z > 0, z * z, 0),
+        lambda z: z * (z < 0),
         nn.gelu,
         nn.softplus,
         jnp.sin,
@@ -254,6 +279,12 @@ def test_relus_in_loops_and_checkpoints_are_replaced():
 def test_what_has_no_relu_says_so(smooth):
     with pytest.raises(ValueError, match="found no ReLU"):
         activations.replace(smooth, activations.softplus(1.0))(Z)
+
+
+def test_a_sharpness_that_is_none_is_named():
+    for beta in (0.0, -2.0, jnp.nan):
+        with pytest.raises(ValueError, match=f"`beta` is {beta}: it must be above"):
+            activations.softplus(beta)
 
 
 def test_softplus_takes_a_traced_sharpness_and_differentiates_it():
@@ -350,11 +381,6 @@ def test_a_loop_on_the_way_is_named():
             ValueError, match="no backward rule for `scan` at .*test_act"
         ):
             method(score, X)
-
-
-def test_a_primitive_without_a_rule_is_named():
-    with pytest.raises(ValueError, match="no backward rule for `sort` at"):
-        attributions.deep_lift(lambda x: jnp.sort(x.ravel())[0], X)
 
 
 def test_a_choice_that_depends_on_the_image_is_refused_between_two_points():

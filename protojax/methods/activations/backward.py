@@ -6,7 +6,7 @@ messages at its inputs. What a message means is the rules' business: a derivativ
 multiplier (`rescale`), a relevance (`relevance`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from protojax.contracts import Array, Fn
 from protojax.mechanisms import tracing
+from protojax.methods.activations import gathering, rectifiers
 
 
 class Site(NamedTuple):
@@ -64,14 +65,15 @@ def propagate(
     *,
     start: Callable[[Array], Array],
     reference: Array | None = None,
-    group: Callable[["Steps"], "Steps"] | None = None,
+    group: Callable[[gathering.Steps], gathering.Steps] | None = None,
 ) -> Array:
     """Send messages from the output of a function back to its input.
 
     With a reference there are two forward passes, at the image and there, and
     `stop_gradient` stops nothing; without one it stops messages. Elementwise functions
     that are written in several steps (GELU, leaky ReLU) are met as one step called
-    `elementwise`.
+    `elementwise`, and between two points those of two arguments that choose by them
+    (`logaddexp`).
 
     Args:
       fn: `x -> y`, any traceable function.
@@ -92,7 +94,7 @@ def propagate(
     >>> float(propagate(lambda x: 3 * x, jnp.array(1.0), rules, start=jnp.ones_like))
     3.0
     """
-    program = tracing.straight_line(fn, x, whole=("relu", "relu6"))
+    program = tracing.straight_line(fn, x, whole=rectifiers.is_one)
     if reference is not None:
         program = _unstopped(program)
         # else XLA spends minutes on folding the pass at a constant reference
@@ -101,11 +103,12 @@ def propagate(
     active = _reached(program)
     here = program.run(x)
     there = here if reference is None else _rerun(program, reference, here, active)
-    steps = _joined(Steps(program, tuple(program.steps), active, here))
+    steps = gathering.Steps(program, tuple(program.steps), active, here)
+    steps = gathering.joined(steps, between=reference is not None)
     steps = _needed(steps if group is None else group(_needed(steps)))
     messages = {
         place: start(here[place])
-        for place in _places(program.outputs)
+        for place in gathering.places_of(program.outputs)
         if place in active
     }
     for step in reversed(steps.steps):
@@ -127,58 +130,6 @@ def propagate(
     return messages.get(entry, jnp.zeros_like(x))
 
 
-class Steps(NamedTuple):
-    """Steps to walk back over, and what is known of them."""
-
-    program: tracing.Program
-    steps: tuple[tracing.Step, ...]
-    active: frozenset[int]  # the places that depend on the image
-    here: Mapping[int, Any]  # the values at the image
-
-    def sources(self, step: tracing.Step) -> list[int]:
-        """The active places that a step reads, each once."""
-        return [p for p in dict.fromkeys(_places(step.inputs)) if p in self.active]
-
-    def replaced(self, steps: Iterable[tracing.Step]) -> "Steps":
-        """The same, of other steps."""
-        return self._replace(steps=tuple(steps))
-
-
-def compose(name: str, steps: Sequence[tracing.Step], entry: int) -> tracing.Step:
-    """Make one step of several that lead from one place to one.
-
-    Args:
-      name: of the new step.
-      steps: in order of evaluation; the last gives the output.
-      entry: the place that they start from.
-
-    Returns:
-      A step that reads the entry first, then whatever else they read.
-
-    >>> import jax.numpy as jnp
-    >>> program = tracing.straight_line(lambda x: 2 * jnp.sin(x), 0.0)
-    >>> compose("both", program.steps, program.inputs[0]).equation.bind(0.0)[0].item()
-    0.0
-    """
-    made = {place for step in steps for place in step.outputs}
-    read = [p for s in steps for p in _places(s.inputs) if p not in made and p != entry]
-    inputs = (entry, *dict.fromkeys(read))
-
-    def bind(*values):
-        places = dict(zip(inputs, values, strict=True))
-        for step in steps:
-            outputs = step.equation.bind(
-                *(tracing.read(places, p) for p in step.inputs)
-            )
-            places.update(zip(step.outputs, outputs, strict=True))
-        return [places[steps[-1].outputs[0]]]
-
-    last = steps[-1].equation
-    params = {"steps": tuple(steps), "inputs": inputs}
-    equation = tracing.Equation(name, "", params, bind, last.source)
-    return tracing.Step(equation, inputs, steps[-1].outputs)
-
-
 def unbroadcast(message: Array, like: Array) -> Array:
     """Sum a message over the axes along which an argument was stretched.
 
@@ -197,11 +148,12 @@ def unbroadcast(message: Array, like: Array) -> Array:
     return pull(message)[0]
 
 
-def no_rule(equation: tracing.Equation) -> ValueError:
+def no_rule(equation: tracing.Equation, kind: str = "") -> ValueError:
     """The error for a step that nothing is known of.
 
     Args:
       equation: of the step.
+      kind: what is particular about it.
 
     Returns:
       What to raise.
@@ -211,54 +163,15 @@ def no_rule(equation: tracing.Equation) -> ValueError:
     no backward rule for `abs`
     """
     return ValueError(
-        f"no backward rule for `{equation.label or equation.name}` at "
+        f"no backward rule for `{equation.label or equation.name}`{kind} at "
         f"{equation.source}: write that part of the network with other operations, "
         "or explain the layer above it"
     )
 
 
-def _joined(steps: Steps) -> Steps:
-    """Make one step of each elementwise function of one place that forks and joins."""
-    origins: dict[int, int] = {}
-    made = {step.outputs[0]: step for step in steps.steps}
-    result = []
-    for step in steps.steps:
-        sources = steps.sources(step)
-        starts = {origins.get(place, place) for place in sources}
-        if len(starts) == 1 and _is_elementwise(step, steps):
-            (start,) = starts
-            origins[step.outputs[0]] = start
-            if len(sources) > 1:
-                inside = _between(start, step, made, steps)
-                step = compose("elementwise", inside, start)
-        result.append(step)
-    return steps.replaced(result)
-
-
-def _between(start, last, made, steps) -> list[tracing.Step]:
-    """The steps that lead from a place to a step, in order."""
-    wanted, inside = {last.outputs[0]}, []
-    stack = [last]
-    while stack:
-        step = stack.pop()
-        inside.append(step)
-        for place in steps.sources(step):
-            if place != start and place not in wanted:
-                wanted.add(place)
-                stack.append(made[place])
-    return sorted(inside, key=lambda step: step.outputs[0])
-
-
-def _is_elementwise(step, steps) -> bool:
-    """Whether it acts on each entry alone, and broadcasts no active argument."""
-    known = {step.equation.name, step.equation.label} & ELEMENTWISE
-    shapes = {jnp.shape(steps.here[place]) for place in steps.sources(step)}
-    return bool(known) and shapes == {jnp.shape(steps.here[step.outputs[0]])}
-
-
-def _needed(steps: Steps) -> Steps:
+def _needed(steps: gathering.Steps) -> gathering.Steps:
     """Leave out the steps that no message can reach."""
-    wanted, kept = set(_places(steps.program.outputs)), []
+    wanted, kept = set(gathering.places_of(steps.program.outputs)), []
     for step in reversed(steps.steps):
         sources = steps.sources(step)
         if sources and not wanted.isdisjoint(step.outputs):
@@ -283,7 +196,7 @@ def _reached(program) -> frozenset[int]:
     active = set(program.inputs)
     for step in program.steps:
         stops = step.equation.name == "stop_gradient"
-        if not stops and not active.isdisjoint(_places(step.inputs)):
+        if not stops and not active.isdisjoint(gathering.places_of(step.inputs)):
             active.update(step.outputs)
     return frozenset(active)
 
@@ -310,7 +223,7 @@ def _site(step, program, active, here, there) -> Site:
     reads = tuple(
         not isinstance(p, tracing.Constant) and p in active for p in step.inputs
     )
-    floats = (jnp.issubdtype(jnp.result_type(i), jnp.inexact) for i in inputs)
+    floats = map(gathering.is_float, inputs)
     return Site(
         step.equation,
         inputs,
@@ -318,14 +231,19 @@ def _site(step, program, active, here, there) -> Site:
         inputs_there,
         outputs_there,
         tuple(r and f for r, f in zip(reads, floats, strict=True)),
-        not set(program.inputs).isdisjoint(_places(step.inputs)),
+        not set(program.inputs).isdisjoint(gathering.places_of(step.inputs)),
     )
 
 
 def _check(site, reference) -> None:
     """A choice that depends on the image has no place between two points."""
+    if any(
+        active and jnp.issubdtype(jnp.result_type(value), jnp.complexfloating)
+        for active, value in zip(site.active, site.inputs, strict=True)
+    ):
+        raise no_rule(site.equation, " of complex numbers")
     chosen = any(
-        here is not there and not jnp.issubdtype(jnp.result_type(here), jnp.inexact)
+        here is not there and not gathering.is_float(here)
         for here, there in zip(site.inputs, site.inputs_there, strict=True)
     )
     if reference is not None and chosen and site.equation.name != "elementwise":
@@ -342,37 +260,3 @@ def _rule(site, rules) -> BackwardRule:
     if rule is None:
         raise no_rule(equation)
     return rule
-
-
-def _places(atoms) -> list[int]:
-    return [atom for atom in atoms if not isinstance(atom, tracing.Constant)]
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-STRUCTURAL = _names("""
-    broadcast_in_dim concatenate convert_element_type copy copy_p dynamic_slice
-    dynamic_update_slice gather name optimization_barrier pad reduce_precision reshape
-    rev select_n sharding_constraint slice split squeeze transpose unstack
-""")
-"""Primitives that move values about."""
-
-SUMS = _names("add add_any cumsum reduce_sum reduce_window_sum scatter-add sub")
-"""Primitives that add values up."""
-
-PRODUCTS = _names("conv_general_dilated dot_general mul")
-"""Primitives that are linear in each of two arguments."""
-
-WEIGHTED = PRODUCTS - {"mul"}
-"""Those that make a layer, where one argument is a constant."""
-
-ELEMENTWISE = _names("""
-    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
-    convert_element_type copy copy_p cos cosh digamma div elementwise eq erf erf_inv
-    erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic
-    lt max min mul name ne neg nextafter not or pow reduce_precision relu relu6 rem
-    round rsqrt select_n sign sin sinh sqrt square sub tan tanh xor
-""")
-"""Primitives, and functions called, that act on each entry alone."""

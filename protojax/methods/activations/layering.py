@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from protojax.contracts import Array
 from protojax.mechanisms import tracing
-from protojax.methods.activations import backward
+from protojax.methods.activations import gathering, kinds
 
 
-def layered(steps: backward.Steps) -> backward.Steps:
+def layered(steps: gathering.Steps) -> gathering.Steps:
     """Gather each layer with weights into one step, called `layer` or `first_layer`.
 
     Args:
@@ -22,6 +22,7 @@ def layered(steps: backward.Steps) -> backward.Steps:
       equation's parameters.
 
     >>> import jax.numpy as jnp
+    >>> from protojax.methods.activations import backward
     >>> rules = {"first_layer": lambda site, messages: [10 * messages[0], None]}
     >>> send = lambda f: backward.propagate(
     ...     f, jnp.ones(2), rules, start=jnp.ones_like, group=layered
@@ -38,7 +39,7 @@ def layered(steps: backward.Steps) -> backward.Steps:
     taken: set[int] = set()
     layers = {}
     for step in steps.steps:
-        if step.equation.name not in backward.WEIGHTED or not _alone(step, steps):
+        if step.equation.name not in kinds.WEIGHTED or not _alone(step, steps):
             continue
         chain = [step]
         while readers[place := chain[-1].outputs[0]] == 1 and place in reader:
@@ -51,7 +52,7 @@ def layered(steps: backward.Steps) -> backward.Steps:
             chain.insert(0, made[place])
         taken.update(s.outputs[0] for s in chain)
         name = "first_layer" if place in steps.program.inputs else "layer"
-        layers[chain[-1].outputs[0]] = backward.compose(name, chain, place)
+        layers[chain[-1].outputs[0]] = gathering.compose(name, chain, place)
     return steps.replaced(
         layers.get(step.outputs[0], step)
         for step in steps.steps
@@ -61,12 +62,7 @@ def layered(steps: backward.Steps) -> backward.Steps:
 
 def _alone(step, steps) -> bool:
     """Whether a step has one active argument, met once."""
-    active = [
-        p
-        for p in step.inputs
-        if not isinstance(p, tracing.Constant) and p in steps.active
-    ]
-    return len(active) == 1
+    return sum(p in steps.active for p in gathering.places_of(step.inputs)) == 1
 
 
 def _affine(step, steps) -> bool:
@@ -129,7 +125,7 @@ def _step_by_sign(equation, k, values, u, v) -> tuple[Array, Array]:
         return -_stretched(equation, values, k, v), -_stretched(equation, values, k, u)
     if equation.name == "neg":
         return jnp.negative(v), jnp.negative(u)
-    if equation.name in backward.PRODUCTS or equation.name == "div":
+    if equation.name in kinds.PRODUCTS or equation.name == "div":
         weights = jnp.asarray(values[1 - k])
         if equation.name == "div":
             weights = 1 / weights

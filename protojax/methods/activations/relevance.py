@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike, Score
-from protojax.methods.activations import backward, layering
+from protojax.methods.activations import backward, kinds, layering
 
 
 class Layer(NamedTuple):
@@ -337,11 +337,11 @@ def _times_input(site, messages: Sequence) -> list:
 
 
 RULES: dict[str, backward.BackwardRule] = (
-    dict.fromkeys(backward.ELEMENTWISE, _pass)
-    | dict.fromkeys(backward.STRUCTURAL, _moved)
-    | dict.fromkeys(backward.SUMS, _summed)
+    dict.fromkeys(kinds.ELEMENTWISE, _pass)
+    | dict.fromkeys(kinds.STRUCTURAL, _moved)
+    | dict.fromkeys(kinds.SUMS, _summed)
     | dict.fromkeys(("add", "sub"), _add)
-    | dict.fromkeys(backward.PRODUCTS, _shared)
+    | dict.fromkeys(kinds.PRODUCTS, _shared)
     | {"div": _quotient}
     | dict.fromkeys(
         ("max", "min", "reduce_max", "reduce_min", "reduce_window_max"), _moved

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, Score
-from protojax.methods.activations import backward
+from protojax.methods.activations import backward, kinds
 
 
 def multipliers(
@@ -193,13 +193,15 @@ def _scale(z: Array, there: Array) -> Array:
 
 
 RULES: dict[str, backward.BackwardRule] = (
-    dict.fromkeys(backward.ELEMENTWISE, _elementwise)
-    | dict.fromkeys(backward.STRUCTURAL | backward.SUMS | {"neg"}, _linear)
-    | dict.fromkeys(backward.PRODUCTS, _product)
+    dict.fromkeys(kinds.ELEMENTWISE, _elementwise)
+    | dict.fromkeys(kinds.STRUCTURAL | kinds.SUMS | {"neg"}, _linear)
+    | dict.fromkeys(kinds.PRODUCTS, _product)
     | {
         "div": _quotient,
         "reduce_max": two_sided,
         "reduce_min": _negative_extremum,
+        "reduce_window_min": _negative_extremum,
+        "scatter-mul": _product,
     }
 )
 """The rescale rule for each primitive that has one."""

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Fn
-from protojax.mechanisms import tracing
+from protojax.mechanisms import ascent, tracing
+from protojax.methods.activations import rectifiers
 
 
 class NoReLU(ValueError):
@@ -34,6 +35,9 @@ def softplus(beta: ArrayLike) -> Callable[[Array], Array]:
     Returns:
       The function, of an array of any shape.
 
+    Raises:
+      ValueError: for a sharpness that is known not to be above zero.
+
     References:
       Dombrowski et al., Explanations can be manipulated and geometry is to blame, 2019.
 
@@ -41,6 +45,7 @@ def softplus(beta: ArrayLike) -> Callable[[Array], Array]:
     >>> print(f"{softplus(2.0)(jnp.array(0.0)):.4f}")  # log(2) / 2
     0.3466
     """
+    ascent.check_positive("beta", beta)
     return lambda z: _softplus(z, jnp.asarray(beta, jnp.result_type(z)))
 
 
@@ -64,11 +69,12 @@ def _softplus_jvp(primals, tangents):
 def replace(fn: Fn, act: Callable[[Array], Array]) -> Fn:
     """Return `fn` with `act` in the place of every ReLU.
 
-    A ReLU is a call of `jax.nn.relu`, or a maximum of something and zero. ReLU6,
-    however it is written, becomes `act(z) - act(z - 6)`, and likewise any clipping from
-    zero to a positive constant. The maximum of zero and a variance, with which
-    normalization layers guard against rounding, is no ReLU. Other non-linearities stay,
-    and so does what has derivatives of its own (`jax.custom_jvp`, `jax.custom_vjp`).
+    A ReLU is a call of `jax.nn.relu`, a maximum of something and zero, or a choice by
+    its sign, `where(z > 0, z, 0)` or `z * (z > 0)`. ReLU6, however it is written,
+    becomes `act(z) - act(z - 6)`, and likewise any clipping from zero to a positive
+    constant. The maximum of zero and a variance, with which normalization layers guard
+    against rounding, is no ReLU. Other non-linearities stay, and so does what has
+    derivatives of its own (`jax.custom_jvp`, `jax.custom_vjp`).
 
     Args:
       fn: any traceable function, be it plain, of a Flax or Equinox module, or a
@@ -153,7 +159,9 @@ def sharpness(fn: Fn, x: Array, *, c: ArrayLike = 30.0) -> Array:
     >>> float(sharpness(lambda z: jax.nn.relu(4 * z), jnp.ones((2, 2, 1)), c=10.0))
     2.5
     """
-    program = tracing.straight_line(fn, x, whole=_CUSTOM)
+    program = tracing.straight_line(
+        fn, x, whole=lambda call: call.name in tracing.CUSTOM
+    )
     units: list[Array] = []
 
     def note(z, top=jnp.inf):
@@ -207,7 +215,6 @@ def agreement(fn: Fn, twin: Fn, x: Array) -> Array:
     return a.argmax() == b.argmax()
 
 
-_CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 _WHOLE_LOOPS = {name: lambda eqn, *inputs: eqn.bind(*inputs) for name in tracing.LOOPS}
 
 
@@ -220,8 +227,8 @@ def _swap(fn, act, clipped, rules=None) -> Fn:
         if not found.count:
             raise NoReLU(
                 "found no ReLU to replace (neither `jax.nn.relu` nor a maximum with "
-                "zero): a network that is smooth already needs no twin, and other "
-                "kinks must be changed where the network is defined"
+                "zero nor a choice by sign): a network that is smooth already needs no "
+                "twin, and other kinks must be changed where the network is defined"
             )
         return out
 
@@ -238,27 +245,31 @@ class _Found:
 
     def rules(self) -> dict[str, tracing.Rule]:
         return {
-            "call:relu": self.relu,
-            "call:relu6": self.relu6,
+            "call:relu": self.called,
+            "call:relu6": self.called,
             "max": self.maximum,
             "min": self.minimum,
             "clamp": self.clamp,
             "square": self.square,
             "integer_pow": self.square,
-            "mul": self.square,
+            "mul": self.product,
             "sub": self.difference,
+            "gt": self.sign,
+            "ge": self.sign,
+            "lt": self.sign,
+            "le": self.sign,
+            "select_n": self.choice,
             "broadcast_in_dim": self.constant,
             "convert_element_type": self.constant,
             # what has derivatives of its own is one thing, and no ReLU
-            "custom_jvp_call": lambda eqn, *inputs: eqn.bind(*inputs),
-            "custom_vjp_call": lambda eqn, *inputs: eqn.bind(*inputs),
+            **dict.fromkeys(tracing.CUSTOM, lambda eqn, *inputs: eqn.bind(*inputs)),
         }
 
-    def relu(self, _, *inputs):
-        return [self.put(*inputs)] if len(inputs) == 1 else NotImplemented
-
-    def relu6(self, _, *inputs):
-        return [self.put(*inputs, top=6.0)] if len(inputs) == 1 else NotImplemented
+    def called(self, eqn, *inputs):
+        top = rectifiers.top(eqn)
+        if top is not None:
+            return [self.put(*inputs, top=top)]
+        return eqn.bind(*inputs) if eqn.name in tracing.CUSTOM else NotImplemented
 
     def maximum(self, _, a, b):
         for z, bottom in ((a, b), (b, a)):
@@ -293,18 +304,45 @@ class _Found:
         out = eqn.bind(*inputs)
         return self.note(out, "square", True) if squared else out
 
+    def product(self, eqn, a, b):
+        for z, positive in ((a, b), (b, a)):
+            known = self.fact(positive, "sign")
+            if known and known[0] is z and known[1]:
+                return [self.put(z)]
+        return self.square(eqn, a, b)
+
+    def sign(self, eqn, a, b):
+        """Note a comparison with zero: `(z, whether it holds where z is positive)`."""
+        out, greater = eqn.bind(a, b), eqn.name in ("gt", "ge")
+        for z, bound, positive in ((a, b, greater), (b, a, not greater)):
+            if self.number(bound) == 0 and _is_float(z):
+                return self.note(out, "sign", (z, positive))
+        return out
+
+    def choice(self, _, which, *cases):
+        known = self.fact(which, "sign")
+        if known is None or self.fact(known[0], "spread"):
+            return NotImplemented
+        z, positive = known
+        above, below = (cases[1], cases[0]) if positive else cases
+        if above is not z or self.number(below) != 0:
+            return NotImplemented
+        return [self.put(z)]
+
     def difference(self, eqn, a, b):
         out = eqn.bind(a, b)
         return self.note(out, "spread", True) if self.fact(b, "square") else out
 
     def constant(self, eqn, *inputs):
         value = self.number(inputs[0]) if np.size(inputs[0]) == 1 else None
-        out = eqn.bind(*inputs)
+        out, sign = eqn.bind(*inputs), self.fact(inputs[0], "sign")
+        if sign and eqn.name == "convert_element_type":
+            return self.note(out, "sign", sign)  # true is one
         return out if value is None else self.note(out, "number", (value,))
 
-    def put(self, z, top=None):
+    def put(self, z, top=np.inf):
         self.count += 1
-        if top is not None:
+        if top < np.inf:
             return self.clipped(z, top)
         out = self.act(z)
         self.note([out], "relu", (z,))
