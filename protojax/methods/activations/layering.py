@@ -36,6 +36,7 @@ def layered(steps: gathering.Steps) -> gathering.Steps:
     )
     made = {place: step for step in steps.steps for place in step.outputs}
     reader = {p: step for step in steps.steps for p in steps.sources(step)}
+    moving = _moving(steps.program)
     taken: set[int] = set()
     layers = {}
     for step in steps.steps:
@@ -43,11 +44,11 @@ def layered(steps: gathering.Steps) -> gathering.Steps:
             continue
         chain = [step]
         while readers[place := chain[-1].outputs[0]] == 1 and place in reader:
-            if not _affine(reader[place], steps):
+            if not _affine(reader[place], steps, moving):
                 break
             chain.append(reader[place])
         while (place := steps.sources(chain[0])[0]) in made and readers[place] == 1:
-            if place in taken or not _affine(made[place], steps):
+            if place in taken or not _affine(made[place], steps, moving):
                 break
             chain.insert(0, made[place])
         taken.update(s.outputs[0] for s in chain)
@@ -65,9 +66,22 @@ def _alone(step, steps) -> bool:
     return sum(p in steps.active for p in gathering.places_of(step.inputs)) == 1
 
 
-def _affine(step, steps) -> bool:
-    """Whether a step belongs to the layer that it follows or leads to."""
-    if not _alone(step, steps):
+def _moving(program) -> set[int]:
+    """The places that change with the image, behind a stopped gradient too."""
+    places = set(program.inputs)
+    for step in program.steps:
+        if not places.isdisjoint(gathering.places_of(step.inputs)):
+            places.update(step.outputs)
+    return places
+
+
+def _affine(step, steps, moving) -> bool:
+    """Whether a step belongs to the layer that it follows or leads to.
+
+    What is computed from the image is no bias: a softmax subtracts its largest logit.
+    """
+    read = gathering.places_of(step.inputs)
+    if not _alone(step, steps) or sum(p in moving for p in read) != 1:
         return False
     divides = step.equation.name == "div" and step.inputs[1] in steps.sources(step)
     return step.equation.name in _AROUND and not divides

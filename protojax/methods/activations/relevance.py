@@ -5,7 +5,7 @@ it was given. A layer is a convolution or a product with weights, together with 
 bias, the normalization by fixed statistics and the reshaping around it; what rule
 divides its relevance is the caller's choice. Elsewhere: activations pass relevance on,
 sums divide it by what each term is, a product of two activations by halves, a maximum
-gives it to its winner.
+of several gives it to its winner.
 """
 
 from collections.abc import Callable, Sequence
@@ -324,6 +324,17 @@ def _shared(site, messages) -> list:
     return [part / 2 for part in _summed(site, messages)]
 
 
+def _scattered(site, messages) -> list:
+    """A factor at some places: all keep what they had."""
+    parts = zip(site.active, _summed(site, messages), strict=True)
+    return [part / sum(site.active) if active else None for active, part in parts]
+
+
+def _winner(site, messages) -> list:
+    """A bound that is a constant is an activation, however it is written."""
+    return (_pass if sum(site.active) == 1 else _moved)(site, messages)
+
+
 def _quotient(site, messages) -> list:
     if sum(site.active) == 1:
         return _pass(site, messages)
@@ -342,9 +353,9 @@ RULES: dict[str, backward.BackwardRule] = (
     | dict.fromkeys(kinds.SUMS, _summed)
     | dict.fromkeys(("add", "sub"), _add)
     | dict.fromkeys(kinds.PRODUCTS, _shared)
-    | {"div": _quotient}
-    | dict.fromkeys(
-        ("max", "min", "reduce_max", "reduce_min", "reduce_window_max"), _moved
-    )
+    | {"div": _quotient, "scatter-mul": _scattered}
+    | dict.fromkeys(("max", "min"), _winner)
+    | dict.fromkeys(("reduce_max", "reduce_min"), _moved)
+    | dict.fromkeys(("reduce_window_max", "reduce_window_min"), _moved)
 )
 """What each primitive does with relevance, apart from the layers."""
