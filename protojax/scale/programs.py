@@ -266,6 +266,12 @@ def _split(
             f"one of {', '.join(RESERVED)}: choose another name"
         )
     values = {name: jnp.asarray(value) for name, value in result.items()}
+    for name, value in values.items():
+        if jnp.issubdtype(value.dtype, jnp.complexfloating):
+            raise ValueError(
+                f"the function swept returns `{name}`, which is complex: return its "
+                "real and imaginary part under two names"
+            )
     scalars = {name: value for name, value in values.items() if value.ndim == 0}
     rest = {name: values[name] for name in values if name not in scalars}
     return scalars, rest if arrays else {}

@@ -91,7 +91,10 @@ def usual_split(name: str) -> str:
             apart = "images" not in arrays or "x_test" in arrays
     elif scheme == "folder":
         table = _table(path)
-        apart = _has_test_rows(table) if table.is_file() else (path / "test").is_dir()
+        splits = (
+            {row.get("split") for row in _rows(table)} if table.is_file() else set()
+        )
+        apart = "test" in splits or not splits and (path / "test").is_dir()
     return "test" if apart else "all"
 
 
@@ -265,6 +268,8 @@ def _folder(path: str, split: str) -> Source:
     root = pathlib.Path(path)
     if not root.exists():
         raise FileNotFoundError(f"no such folder: {root}")
+    if root.is_file() and root.suffix != ".csv":
+        raise ValueError(f"{root} is a file: name a folder of images, or a .csv")
     pillow("reading a folder of images")
     table = _table(root)
     if table.is_file():
@@ -287,16 +292,18 @@ def _table(root: pathlib.Path) -> pathlib.Path:
     return root if root.suffix == ".csv" else root / "labels.csv"
 
 
-def _has_test_rows(table: pathlib.Path) -> bool:
+def _rows(table: pathlib.Path) -> list[dict[str, str]]:
     with table.open(newline="", encoding="utf-8") as lines:
-        return any(row.get("split") == "test" for row in csv.DictReader(lines))
+        try:
+            return list(csv.DictReader(lines))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{table} is no table in UTF-8: {error}") from error
 
 
 def _from_table(
     table: pathlib.Path, split: str
 ) -> tuple[list[pathlib.Path], list[int], tuple[str, ...]]:
-    with table.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
+    rows = _rows(table)
     columns = list(rows[0]) if rows else []
     column = next((c for c in _LABEL_COLUMNS if c in columns), None)
     if "file" not in columns or column is None:

@@ -295,6 +295,9 @@ def test_a_folder_that_is_missing_empty_or_unlabeled_is_named(tmp_path):
         data.load(f"folder:{tmp_path}/none", "all", image_size=8)
     with pytest.raises(ValueError, match="holds no images"):
         data.load(f"folder:{tmp_path}", "all", image_size=8)
+    (tmp_path / "notes.txt").write_text("no folder")
+    with pytest.raises(ValueError, match=r"notes\.txt is a file: name a folder"):
+        data.load(f"folder:{tmp_path}/notes.txt", "all", image_size=8)
     with pytest.raises(ValueError, match="no split 'train'"):
         data.load(f"folder:{tmp_path}", "train", image_size=8)
     Image.new("RGB", (8, 8)).save(tmp_path / "loose.png")
@@ -333,6 +336,9 @@ def test_a_bad_table_is_named(folder, text, message):
     (folder / "labels.csv").write_text("file,label\nwren/0.png,1\n")
     with pytest.raises(ValueError, match="no rows of split 'test'"):
         data.load(f"folder:{folder}", "test", image_size=8)
+    (folder / "labels.csv").write_bytes(b"file,label\nwren/0.png,Stra\xdfe\n")
+    with pytest.raises(ValueError, match=r"labels\.csv is no table in UTF-8: .*0xdf"):
+        data.load(f"folder:{folder}", "all", image_size=8)
 
 
 @pytest.mark.parametrize(

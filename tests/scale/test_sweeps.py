@@ -346,6 +346,10 @@ def test_a_killed_process_loses_and_doubles_nothing(tmp_path):
         ({"one": lambda *_, radius: radius}, "return a dict"),
         ({"one": lambda *_, radius: {"radius": radius}}, "returns `radius`, which"),
         ({"one": lambda *_, radius: {"seconds": radius}}, "returns `seconds`, which"),
+        (
+            {"one": lambda *_, radius: {"z": 1j * radius}},
+            "returns `z`, which is complex",
+        ),
     ],
 )
 def test_bad_input_is_named_with_its_remedy(tmp_path, change, message):
