@@ -179,7 +179,10 @@ def test_a_batch_shares_one_pass_at_the_baseline():
         return jax.jit(f).lower(*args).compile().cost_analysis()["flops"]
 
     one, many = flops(total, X), flops(jax.vmap(total), jnp.stack([X] * 8))
-    assert many < 6.5 * one
+    forward = flops(lambda x: net(x)[0], X)
+    # Eight images that share the pass at the baseline make seven forward passes less
+    # than eight times one; one of them is room for programs that are fused otherwise.
+    assert many < 8 * one - 6 * forward
 
 
 @pytest.mark.parametrize("kind", ["plain", "linen", "nnx", "equinox"])
