@@ -176,6 +176,39 @@ def test_a_direction_without_a_number_is_not_chosen():
     assert jax.jit(run)(x).value > 0
 
 
+@pytest.mark.parametrize("name", ["top_k", "targeted", "mass_center_truncated"])
+def test_fragility_9_7_no_iterate_that_keeps_the_label_is_better(name):
+    net, x = network()
+    # the label is another further away than 0.035 per pixel
+    far = lambda z: jnp.mean((z - x) ** 2) - 0.035**2
+    fn = lambda z: net(z)[0] + jnp.stack([0.0, far(z)])
+    explain, ball = saliency(fn), {"radius": 0.05, "step_size": 0.01, "steps": 9}
+    region = jnp.zeros((5, 4)).at[0].set(1)
+    center = jnp.trunc(metrics.center_of_mass(explain(x)))
+    shift = lambda z: metrics.center_shift(explain(x), explain(z))
+    climbed, damage = {
+        "top_k": (objectives.top_k(explain, explain(x), k=3),) * 2,
+        "targeted": (objectives.linear(explain, region),) * 2,
+        "mass_center_truncated": (objectives.center_distance(explain, center), shift),
+    }[name]
+    low, high = jnp.maximum(x - 0.05, 0), jnp.minimum(x + 0.05, 1)
+
+    def step(z, _):
+        return jnp.clip(z + 0.01 * jnp.sign(jax.grad(climbed)(z)), low, high), z
+
+    @jax.jit
+    def replayed(x):
+        _, iterates = jax.lax.scan(step, x, length=10)
+        kept = objectives.label_kept(damage, fn, x)
+        return jax.lax.map(lambda z: (kept(z), damage(z)), iterates)
+
+    kept, regardless = replayed(x)
+    out = jax.jit(functools.partial(RECIPES[name], fn, explain, **ball))(x)
+    assert np.isinf(kept).any() and max(regardless) > max(kept) > kept[0]
+    np.testing.assert_allclose(out.value, max(kept), rtol=1e-5)
+    assert int(out.step) == int(np.argmax(kept))
+
+
 def test_a_measure_chooses_the_iterate():
     fn, x = network()
     explain = saliency(fn, y=int(fn(x).argmax()))
