@@ -276,6 +276,8 @@ def objectives_at(fn, x):
     def at(z):
         saliency, logits = twin(z), fn(z)
         seen, scores = lambda _: saliency, lambda _: logits
+        similar, rows = lambda _: saliency[..., None], jnp.arange(SIZE)[:, None]
+        upper, lower = (jnp.broadcast_to(r, a.shape) for r in (rows < 3, rows > 4))
         built = {  # `label_kept` is apart: it is not to be climbed
             "linear": objectives.linear(seen, a),
             "top_k": objectives.top_k(seen, a, k=9),
@@ -285,6 +287,10 @@ def objectives_at(fn, x):
             "logit": objectives.logit(scores, y),
             "cross_entropy": objectives.cross_entropy(scores, y),
             "margin": objectives.margin(scores, y),
+            "prototype_moved": objectives.prototype_moved(
+                similar, prototype=0, target=upper, source=lower
+            ),
+            "prototype_absent": objectives.prototype_absent(similar, prototype=0),
         }
         return {name: objective(z) for name, objective in built.items()}
 
@@ -293,6 +299,7 @@ def objectives_at(fn, x):
 
 OBJECTIVES = {"linear", "top_k", "mass_center", "center_distance", "target_map"}
 OBJECTIVES |= {"logit", "cross_entropy", "margin"}
+OBJECTIVES |= {"prototype_moved", "prototype_absent"}
 
 
 def test_attacks_and_objectives_keep_the_contract(net):

@@ -5,11 +5,15 @@ before the attack, that map is the argument and not the image, as it must come f
 network under attack even where the objective looks at its smooth twin.
 """
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Explain, Fn, Objective
+from protojax.mechanisms import ascent
 from protojax.methods import metrics
 
 
@@ -228,3 +232,106 @@ def label_kept(objective: Objective, fn: Fn, x: Array) -> Objective:
     """
     label = jnp.argmax(fn(x))
     return lambda z: jnp.where(jnp.argmax(fn(z)) == label, objective(z), -jnp.inf)
+
+
+def prototype_moved(
+    similarity: Callable[[Array], Array],
+    *,
+    prototype: ArrayLike,
+    target: ArrayLike,
+    source: ArrayLike,
+) -> Objective:
+    r"""A prototype that looks like one region of an image, and no more like another.
+
+    .. math:: \frac{1}{|T|} \sum_{t \in T} s_j[t]
+              - \frac{1}{|A|} \sum_{a \in A \setminus T} s_j[a]
+
+    Where source and target have cells in common, these count for the target alone, and
+    :math:`|A|` is the number of cells of the whole source, as in the authors' code.
+
+    Args:
+      similarity: `[H, W, C] -> [h, w, P]`, how similar each place is to each prototype.
+        That of a single prototype, with `prototype=0`, is enough and costs less.
+      prototype: `[]` which one; may be traced.
+      target: bool `[h, w]` the cells T that it is to be found in.
+      source: bool `[h, w]` the cells A that it is found in before the attack.
+
+    Returns:
+      The objective; it raises a ValueError for regions that do not fit the map, or a
+      prototype that there is not.
+
+    Raises:
+      ValueError: if a region is known to have no cell.
+
+    References:
+      Hoffmann et al., This Looks Like That... Does it?, 2021, attack 1 ("head on
+      stomach"), and its code.
+
+    >>> import jax.numpy as jnp
+    >>> maps = lambda x: x  # an image that is its own similarities
+    >>> left, right = jnp.array([[True, False]]), jnp.array([[False, True]])
+    >>> objective = prototype_moved(maps, prototype=0, target=left, source=right)
+    >>> float(objective(jnp.array([[[3.0], [1.0]]])))
+    2.0
+    """
+    target, source = jnp.asarray(target, bool), jnp.asarray(source, bool)
+    for name, region in (("target", target), ("source", source)):
+        if ascent.known(region) and not np.asarray(region).any():
+            raise ValueError(f"`{name}` has no cell: pass a region of one or more")
+
+    def objective(x: Array) -> Array:
+        similar = _of_prototype(similarity(x), prototype)
+        for name, region in (("target", target), ("source", source)):
+            if region.shape != similar.shape:
+                raise ValueError(
+                    f"`{name}` has {list(region.shape)} cells and the map of "
+                    f"similarities {list(similar.shape)}: make regions on that grid"
+                )
+        gain = jnp.sum(jnp.where(target, similar, 0)) / jnp.sum(target)
+        left = jnp.sum(jnp.where(source & ~target, similar, 0)) / jnp.sum(source)
+        return gain - left
+
+    return objective
+
+
+def prototype_absent(
+    similarity: Callable[[Array], Array], *, prototype: ArrayLike
+) -> Objective:
+    """A prototype that nothing in an image looks like.
+
+    Args:
+      similarity: `[H, W, C] -> [h, w, P]`, as for `prototype_moved`.
+      prototype: `[]` which one; may be traced.
+
+    Returns:
+      The objective: minus the largest similarity. It raises a ValueError if there is no
+      such prototype.
+
+    References:
+      Hoffmann et al., This Looks Like That... Does it?, 2021, whose code has it as
+      attack 3 (the head disappears).
+
+    >>> import jax.numpy as jnp
+    >>> objective = prototype_absent(lambda x: x, prototype=0)
+    >>> float(objective(jnp.array([[[3.0], [1.0]]])))
+    -3.0
+    """
+
+    def objective(x: Array) -> Array:
+        return -jnp.max(_of_prototype(similarity(x), prototype))
+
+    return objective
+
+
+def _of_prototype(maps: Array, prototype: ArrayLike) -> Array:
+    """One of `[h, w, P]` maps; NaN for a traced prototype that there is not."""
+    chex.assert_rank([maps, prototype], [3, 0])
+    count = maps.shape[-1]
+    if ascent.known(prototype) and not 0 <= np.asarray(prototype) < count:
+        raise ValueError(
+            f"`prototype` is {prototype} but there are {count}: choose 0 <= prototype "
+            f"< {count}"
+        )
+    return maps.at[:, :, prototype].get(
+        mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
+    )

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,14 @@ def explain(x):
     return size / jnp.sum(size)
 
 
+def similarity(x):
+    """Of the places of a 3 x 4 map to two prototypes."""
+    return jnp.tanh(jnp.concatenate([x, 1 - x], -1) @ WEIGHTS[:2, :2])
+
+
+UPPER = jnp.zeros((3, 4), bool).at[0].set(True)
+MIDDLE = jnp.zeros((3, 4), bool).at[:2, 1:3].set(True)
+
 BUILT = {
     "linear": lambda: objectives.linear(explain, TARGET),
     "top_k": lambda: objectives.top_k(explain, explain(X), k=3),
@@ -28,6 +38,10 @@ BUILT = {
     "target_map": lambda: objectives.target_map(explain, TARGET),
     "logit": lambda: objectives.logit(fn, 1),
     "cross_entropy": lambda: objectives.cross_entropy(fn, 1),
+    "prototype_moved": lambda: objectives.prototype_moved(
+        similarity, prototype=1, target=UPPER, source=MIDDLE
+    ),
+    "prototype_absent": lambda: objectives.prototype_absent(similarity, prototype=1),
 }
 
 
@@ -52,6 +66,7 @@ def test_values_are_those_of_the_definitions():
     center = [float(jnp.sum(saliency * axis)) for axis in (rows, columns)]
     top = np.sort(np.ravel(saliency))[-3:].sum()
     logits = np.asarray(fn(X), np.float64)
+    similar = np.asarray(similarity(X), np.float64)[..., 1]
     expected = {
         "linear": np.sum(np.asarray(TARGET) * np.asarray(saliency)),
         "top_k": -top,
@@ -60,6 +75,9 @@ def test_values_are_those_of_the_definitions():
         "target_map": -np.sum((np.asarray(saliency) - np.asarray(TARGET)) ** 2),
         "logit": logits[1],
         "cross_entropy": np.log(np.sum(np.exp(logits))) - logits[1],
+        # four target cells; of the source's four, two are in the target
+        "prototype_moved": similar[0].mean() - similar[1, 1:3].sum() / 4,
+        "prototype_absent": -similar.max(),
     }
     for name, value in expected.items():
         assert float(BUILT[name]()(X)) == pytest.approx(value, rel=1e-5), name
@@ -105,3 +123,28 @@ def test_bad_shapes_and_classes_are_named():
         objectives.logit(fn, 3)(X)
     with pytest.raises(ValueError, match="class `y` is -1"):
         objectives.cross_entropy(fn, -1)(X)
+
+
+def test_prototypes_and_regions_that_do_not_fit_are_named():
+    moved = functools.partial(
+        objectives.prototype_moved, similarity, prototype=0, target=UPPER, source=MIDDLE
+    )
+    with pytest.raises(ValueError, match="`target` has no cell"):
+        moved(target=jnp.zeros((3, 4), bool))
+    with pytest.raises(ValueError, match="`source` has no cell"):
+        moved(source=jnp.zeros((3, 4), bool))
+    grid = r"`source` has \[4, 4\] cells and the map of similarities \[3, 4\]"
+    with pytest.raises(ValueError, match=grid):
+        moved(source=jnp.ones((4, 4), bool))(X)
+    for built in (
+        moved(prototype=2),
+        objectives.prototype_absent(similarity, prototype=2),
+    ):
+        with pytest.raises(ValueError, match="`prototype` is 2 but there are 2"):
+            built(X)
+    with pytest.raises(ValueError, match="`prototype` is -1"):
+        moved(prototype=-1)(X)
+    traced = jax.jit(lambda j: objectives.prototype_absent(similarity, prototype=j)(X))
+    assert np.isnan(traced(2)) and np.isnan(traced(-1)) and np.isfinite(traced(1))
+    empty = jax.jit(lambda region: moved(target=region)(X))
+    assert np.isnan(empty(jnp.zeros((3, 4), bool)))  # said by the number, never robust
