@@ -9,6 +9,7 @@ so that a prediction says of itself: this part of the image looks like that prot
 - `nearest`: the patches of a data set that are nearest to each prototype; push, prune.
 - `fields`: which pixels a place of a feature map can see.
 - `maps`: similarity maps as pictures, places as pixels.
+- `regions`: regions of an image as places; `outcomes`: what an attack on them did.
 
 Features are `[h, w, D]`, prototypes `[P, D]`. A prototype of several places is one long
 vector: `patches` makes features of that kind. `owners` `[P]` says of which class each
@@ -51,16 +52,21 @@ from protojax.methods.prototypes.nearest import (
     prune,
     push,
 )
+from protojax.methods.prototypes.outcomes import Moved, moved, rank
+from protojax.methods.prototypes.regions import closed, covered_cells
 
 __all__ = [
     "Field",
+    "Moved",
     "Nearest",
     "box",
     "cell_pixels",
     "cell_region",
+    "closed",
     "cluster",
     "connections",
     "cosine_distances",
+    "covered_cells",
     "crop_cells",
     "enlarge",
     "high_crop",
@@ -68,6 +74,7 @@ __all__ = [
     "mean_separation",
     "merge",
     "min_distances",
+    "moved",
     "nearest",
     "none_found",
     "off_class_l1",
@@ -75,6 +82,7 @@ __all__ = [
     "patches",
     "prune",
     "push",
+    "rank",
     "receptive_field",
     "separation",
     "similarity",
