@@ -113,6 +113,29 @@ def test_examples_are_resampled_and_not_their_seeds():
     assert report.estimate(often, "x") == report.estimate(once, "x")
 
 
+@pytest.mark.parametrize(("hits", "count"), [(0, 8), (3, 8), (8, 8), (158, 200)])
+def test_the_interval_of_a_share_is_scipys_wilson_interval(hits, count):
+    rows = [{"id": i, "found": i < hits, "stalled": False} for i in range(count)]
+    rows += [{"id": 900, "found": True, "stalled": True}, {"id": 901, "found": None}]
+    share = report.proportion(rows, "found")
+    theirs = scipy.stats.binomtest(hits, count).proportion_ci(method="wilson")
+    assert share.mean == hits / count
+    assert (share.low, share.high) == pytest.approx((theirs.low, theirs.high))
+    assert (share.n, share.left_out) == (count, 2)
+    seeds = [{**row, "id": i % 8} for i, row in enumerate(rows[:count])]
+    assert report.proportion(seeds, "found").n == 8
+    (number,) = report.summary(
+        rows, by=[], values=["found"], estimator=report.proportion
+    )
+    assert number["low"] == share.low
+
+
+def test_a_share_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="`loss` is no share: it spans 0.5, 2.0"):
+        report.proportion([{"loss": 0.5}, {"loss": 2.0}], "loss")
+    assert report.proportion([{"id": 0, "found": None}], "found").mean is None
+
+
 def test_an_unknown_column_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match="no row has `rank`: choose from `id`, `x`"):
         report.estimate([{"id": 0, "x": 1.0}], "rank")

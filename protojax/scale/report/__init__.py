@@ -4,7 +4,14 @@ Every number comes with its bootstrap interval, the number of examples behind it
 the number of rows left out of it. Drawing is done in `figures`, the page in `pages`.
 """
 
-from protojax.scale.report.estimates import Estimate, Row, estimate, sort, summary
+from protojax.scale.report.estimates import (
+    Estimate,
+    Row,
+    estimate,
+    proportion,
+    sort,
+    summary,
+)
 from protojax.scale.report.folders import arrays, provenance, read
 from protojax.scale.report.tables import decimal, label, number, table
 
@@ -16,6 +23,7 @@ __all__ = [
     "estimate",
     "label",
     "number",
+    "proportion",
     "provenance",
     "read",
     "sort",

@@ -1,7 +1,8 @@
 """Means over examples, with their intervals and what was left out."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,6 +76,50 @@ def _check(rows: Sequence[Row], value: str) -> None:
         raise ValueError(f"no row has `{value}`: choose from {names}")
 
 
+def proportion(rows: Sequence[Row], value: str, *, level: float = 0.95) -> Estimate:
+    """Share of examples for which a column is true, with Wilson's score interval.
+
+    Unlike the bootstrap's it has a width where all examples agree. Rows are left out as
+    by `estimate`; of several rows of one example, such as seeds, the share counts, and
+    examples are what was sampled.
+
+    Args:
+      rows: from `read`.
+      value: the column, true or false, 1 or 0.
+      level: of the interval.
+
+    Returns:
+      The estimate.
+
+    Raises:
+      ValueError: no row has the column, or one has a number outside of [0, 1].
+
+    References:
+      Wilson, Probable Inference, the Law of Succession, and Statistical Inference,
+      1927.
+
+    >>> rows = [{"id": i, "found": True} for i in range(10)]
+    >>> share = proportion(rows, "found")
+    >>> share.mean, round(share.low, 3), share.high
+    (1.0, 0.722, 1.0)
+    """
+    _check(rows, value)
+    means, left_out = _means(rows, value)
+    count = len(means)
+    if not count:
+        return Estimate(None, None, None, 0, left_out)
+    if means.min() < 0 or means.max() > 1:
+        raise ValueError(
+            f"`{value}` is no share: it spans {means.min()}, {means.max()}"
+        )
+    share, z = float(means.mean()), statistics.NormalDist().inv_cdf((1 + level) / 2)
+    wide = 1 + z**2 / count
+    middle = (share + z**2 / (2 * count)) / wide
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / wide
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return Estimate(share, low, high, count, left_out)
+
+
 def _estimate(
     rows: Sequence[Row],
     value: str,
@@ -82,6 +127,18 @@ def _estimate(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
+    means, left_out = _means(rows, value)
+    count = len(means)
+    if count < 2:
+        mean = float(means[0]) if count else None
+        return Estimate(mean, None, None, count, left_out)
+    drawn = _resampled(means, resamples, seed)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(means.mean()), float(low), float(high), count, left_out)
+
+
+def _means(rows: Sequence[Row], value: str) -> tuple[np.ndarray, int]:
+    """The mean of each example, and how many rows were left out."""
     groups: dict[Any, list[float]] = {}
     left_out = 0
     for number, row in enumerate(rows):
@@ -90,14 +147,8 @@ def _estimate(
             left_out += 1
         else:
             groups.setdefault(row.get("id", f"row {number}"), []).append(row[value])
-    means = np.asarray([np.mean(group) for group in groups.values()], np.float64)
-    count = len(means)
-    if count < 2:
-        mean = float(means[0]) if count else None
-        return Estimate(mean, None, None, count, left_out)
-    drawn = _resampled(means, resamples, seed)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(means.mean()), float(low), float(high), count, left_out)
+    means = [np.mean(group) for group in groups.values()]
+    return np.asarray(means, np.float64), left_out
 
 
 def _is_number(value: Any) -> bool:
@@ -121,6 +172,7 @@ def summary(
     by: Sequence[str],
     values: Sequence[str],
     chance: Mapping[str, float] | None = None,
+    estimator: Callable[[Sequence[Row], str], Estimate] = estimate,
 ) -> list[dict[str, Any]]:
     """Every number of a report, for programs.
 
@@ -129,6 +181,7 @@ def summary(
       by: columns whose combinations get a number each.
       values: columns that are averaged.
       chance: what chance would give, by column.
+      estimator: makes the means and intervals, such as `proportion`.
 
     Returns:
       Dicts with the columns of `by`, `value` (the averaged column's name), `mean`,
@@ -153,7 +206,8 @@ def summary(
     for cell in cells:
         for value in values:
             known = {"chance": levels[value]} if value in levels else {}
-            mean = _estimate(groups[cell], value)._asdict()
+            group = [{value: None, **row} for row in groups[cell]]
+            mean = estimator(group, value)._asdict()
             where = dict(zip(by, cell, strict=True))
             numbers.append({**where, "value": value, **mean, **known})
     return numbers

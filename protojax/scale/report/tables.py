@@ -1,10 +1,12 @@
 """Tables of means, and how numbers and names are written."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from protojax.scale.report import estimates
+
+Estimator = Callable[[Sequence[estimates.Row], str], estimates.Estimate]
 
 
 def table(
@@ -15,6 +17,7 @@ def table(
     value: str,
     chance: float | None = None,
     names: Mapping[Any, str] | None = None,
+    estimator: Estimator = estimates.estimate,
 ) -> str:
     """One column of the rows as a Markdown table of means with intervals and n.
 
@@ -25,6 +28,7 @@ def table(
       value: the column that is averaged.
       chance: what chance would give, said in the corner.
       names: how columns and values are written, where not as they are.
+      estimator: makes the means and intervals, such as `proportion`.
 
     Returns:
       The table.
@@ -38,7 +42,9 @@ def table(
     | center | 0.100 [0.000, 0.200] n=3 |
     """
     names = names or {}
-    numbers = estimates.summary(rows, by=[rows_by, columns_by], values=[value])
+    numbers = estimates.summary(
+        rows, by=[rows_by, columns_by], values=[value], estimator=estimator
+    )
     cells = {(n[rows_by], n[columns_by]): _cell(n) for n in numbers}
     down, across = (
         estimates.sort(row.get(column) for row in rows)
