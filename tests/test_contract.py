@@ -201,6 +201,7 @@ def test_everything_public_is_on_a_list():
         name
         for name, value in vars(objectives).items()
         if getattr(value, "__module__", "") == objectives.__name__
+        and not name.startswith("_")
     }
     assert built - {"label_kept"} == OBJECTIVES
     assert {*attacks.__all__} - {"COMPASS"} <= ATTACKS

@@ -12,16 +12,6 @@ import pytest
 from protojax.mechanisms import images
 from protojax.scale import parts
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Programs that run for milliseconds are not worth a compiler's efforts."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 jpeg = jax.jit(lambda x, quality: images.jpeg(x, quality=quality))
 
 

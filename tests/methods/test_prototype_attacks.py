@@ -18,15 +18,6 @@ X = jax.random.uniform(jax.random.key(0), (SIZE, SIZE, 3), minval=0.1, maxval=0.
 PGD = {"radius": EPS, "step_size": STEP, "steps": 40}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Programs that run for milliseconds are not worth a compiler's efforts."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def means(x):
     """How much each place has of each of three colors: a linear backbone."""
     return x.reshape(GRID, BLOCK, GRID, BLOCK, 3).mean((1, 3))
