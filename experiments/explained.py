@@ -34,7 +34,10 @@ UNSEEN = {
 }
 """Attributions that no script here can look at, and why."""
 
-UNCLIMBED = {"guided_gradient": "has no smooth twin that an attack could follow"}
+UNCLIMBED = {
+    "guided_gradient": "has no smooth twin that an attack could follow",
+    "igos": "is a search of its own, too long to be followed",
+}
 """Those that can be judged, but not attacked, and why."""
 
 SHARPNESS = 20.0
@@ -59,6 +62,7 @@ def explanation(
         "integrated_gradients": path,
         "smooth_gradient": noise,
         "smooth_gradient_one_draw": noise,
+        "igos": {"key": key},
         "deep_lift": {"baseline": start},
         "deep_lift_winner_take_all": {
             "baseline": start,

@@ -193,7 +193,7 @@ def test_maps_are_non_negative_and_sum_to_one():
 
 def test_everything_public_is_on_a_list():
     quadratures = {"Quadrature", "left", "right", "midpoint", "trapezoid"}
-    others = quadratures | {"gauss_legendre", "heatmap"}
+    others = quadratures | {"gauss_legendre", "heatmap", "igos", "mask_penalty"}
     assert {*attributions.__all__} - others == {*ATTRIBUTIONS, *OF_A_LAYER}
     listed = {*METRICS, *OF_A_NETWORK, *AGAINST_TRUTH, *OF_PROTOTYPES}
     assert {*metrics.__all__} - {"Curve", "class_entry"} == listed

@@ -7,10 +7,12 @@ function as on a module of Flax or Equinox:
 - `recording`: look at layers by name, and set them;
 - `backward`: walk a function backwards by rules of one's own;
 - `rescale`: the rules of DeepLIFT;
-- `relevance`: the rules of layer-wise relevance propagation.
+- `relevance`: the rules of layer-wise relevance propagation;
+- `excited`: those of excitation backpropagation.
 """
 
 from protojax.methods.activations.backward import BackwardRule, Site, propagate
+from protojax.methods.activations.excited import contrastive, excitation
 from protojax.methods.activations.recording import intervene, layers, record
 from protojax.methods.activations.relevance import (
     Layer,
@@ -47,7 +49,9 @@ __all__ = [
     "agreement",
     "alpha_beta",
     "box",
+    "contrastive",
     "epsilon",
+    "excitation",
     "gamma",
     "guided",
     "intervene",

@@ -69,8 +69,8 @@ def relevances(
     [2.0, 1.0]
     """
     rules = RULES | {
-        "layer": _at_layer(rule),
-        "first_layer": _at_layer(rule if first is None else first),
+        "layer": at_layer(rule),
+        "first_layer": at_layer(rule if first is None else first),
     }
     return backward.propagate(
         score, x, rules, start=lambda y: y, group=layering.layered
@@ -93,7 +93,7 @@ def zero(layer: Layer, relevance: Array) -> Array:
     [2.0, 1.0]
     """
     _, transpose = layer.linear()
-    return layer.input * transpose(_ratio(relevance, layer.output))
+    return layer.input * transpose(ratio(relevance, layer.output))
 
 
 def without_bias(layer: Layer, relevance: Array) -> Array:
@@ -114,7 +114,7 @@ def without_bias(layer: Layer, relevance: Array) -> Array:
     [4.0, 2.0]
     """
     output, transpose = layer.linear()
-    return layer.input * transpose(_ratio(relevance, output))
+    return layer.input * transpose(ratio(relevance, output))
 
 
 def epsilon(size: ArrayLike = 1e-6) -> RelevanceRule:
@@ -135,7 +135,7 @@ def epsilon(size: ArrayLike = 1e-6) -> RelevanceRule:
     def rule(layer, relevance):
         _, transpose = layer.linear()
         away = jnp.where(layer.output >= 0, size, -size)
-        return layer.input * transpose(_ratio(relevance, layer.output + away))
+        return layer.input * transpose(ratio(relevance, layer.output + away))
 
     return rule
 
@@ -166,7 +166,7 @@ def gamma(size: ArrayLike = 0.25) -> RelevanceRule:
         (positive, negative), split = jax.vjp(_by_sign(layer), layer.input)
         up = layer.output >= 0
         favored = jnp.where(up, positive, negative)
-        share = _ratio(relevance, layer.output + size * favored)
+        share = ratio(relevance, layer.output + size * favored)
         extra = jnp.where(up, size * share, 0), jnp.where(up, 0, size * share)
         return layer.input * (transpose(share) + split(extra)[0])
 
@@ -195,8 +195,8 @@ def alpha_beta(alpha: ArrayLike = 2.0, beta: ArrayLike = 1.0) -> RelevanceRule:
     def rule(layer, relevance):
         (positive, negative), split = jax.vjp(_by_sign(layer), layer.input)
         shares = (
-            alpha * _ratio(relevance, positive),
-            -beta * _ratio(relevance, negative),
+            alpha * ratio(relevance, positive),
+            -beta * ratio(relevance, negative),
         )
         return layer.input * split(shares)[0]
 
@@ -257,7 +257,7 @@ def box(low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> RelevanceRule:
             return output - layer.split(lows, highs)[0]
 
         output, back = jax.vjp(between, a, lows, highs)
-        parts = back(_ratio(relevance, output))
+        parts = back(ratio(relevance, output))
         return sum(
             value * part for value, part in zip((a, lows, highs), parts, strict=True)
         )
@@ -274,12 +274,40 @@ def _by_sign(layer):
     return split
 
 
-def _ratio(relevance: Array, output: Array) -> Array:
+def ratio(relevance: Array, output: Array) -> Array:
+    """Relevance per output, none where there is no output.
+
+    Args:
+      relevance: `[...]`.
+      output: `[...]`.
+
+    Returns:
+      `[...]`.
+
+    >>> import jax.numpy as jnp
+    >>> ratio(jnp.ones(2), jnp.array([2.0, 0.0])).tolist()
+    [0.5, 0.0]
+    """
     none = output == 0
     return jnp.where(none, 0, relevance / jnp.where(none, 1, output))
 
 
-def _at_layer(rule: RelevanceRule) -> backward.BackwardRule:
+def at_layer(rule: RelevanceRule) -> backward.BackwardRule:
+    """The rule of a layer as one of the steps that `layering.layered` gathers.
+
+    Args:
+      rule: for layers.
+
+    Returns:
+      The rule for steps called `layer` or `first_layer`.
+
+    >>> import jax.numpy as jnp
+    >>> rules = {"first_layer": at_layer(z_plus)}
+    >>> backward.propagate(lambda x: x @ jnp.array([2.0, -1.0]), jnp.ones(2), rules,
+    ...                    start=jnp.ones_like, group=layering.layered).tolist()
+    [1.0, 0.0]
+    """
+
     def at(site, messages):
         steps = site.equation.params["steps"]
         places = dict(zip(site.equation.params["inputs"], site.inputs, strict=True))
@@ -309,7 +337,7 @@ def _moved(site, messages) -> list:
 
 
 def _summed(site, messages) -> list:
-    shares = [_ratio(m, y) for m, y in zip(messages, site.outputs, strict=True)]
+    shares = [ratio(m, y) for m, y in zip(messages, site.outputs, strict=True)]
     return _times_input(site, site.vjp(shares))
 
 

@@ -11,6 +11,7 @@ from protojax.methods.attributions.maps import (
     guided_grad_cam,
     heatmap,
 )
+from protojax.methods.attributions.masks import igos, mask_penalty
 from protojax.methods.attributions.paths import (
     Quadrature,
     conductance,
@@ -43,10 +44,12 @@ __all__ = [
     "guided_grad_cam",
     "guided_gradient",
     "heatmap",
+    "igos",
     "input_x_gradient",
     "integrated_gradients",
     "left",
     "lrp",
+    "mask_penalty",
     "midpoint",
     "right",
     "smooth_gradient",
