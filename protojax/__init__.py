@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; nothing is loaded
         metrics as metrics,
         objectives as objectives,
         prototypes as prototypes,
+        srae as srae,
     )
     from protojax.scale import (
         checkpoints as checkpoints,
@@ -56,6 +57,7 @@ _MODULES = {
     "metrics": "methods",  # how far a map moved
     "influence": "methods",  # which training examples a prediction leans on
     "prototypes": "methods",  # this looks like that: ProtoPNet
+    "srae": "methods",  # explanation networks: a layer in a few x-features
     # models: the only import of Flax
     "models": "",
     # scale: data, devices, disk

@@ -27,6 +27,7 @@ _MODULES = {
     "mobilenet",  # MobileNet V1 and V2
     "vit",  # vision transformer
     "protopnet",  # a head of prototypes on any of them
+    "xnn",  # explanation networks on the units of a layer
     "layers",  # what they share
     "pretrained",  # weights from .npz, .safetensors and PyTorch files
     "torchfile",  # PyTorch's files, read without PyTorch and without running code
@@ -43,6 +44,8 @@ _NETWORKS = {
     "MobileNetV2": "mobilenet",
     "VisionTransformer": "vit",
     "PrototypeHead": "protopnet",
+    "XNN": "xnn",
+    "ConvolutionalXNN": "xnn",
 }
 
 
