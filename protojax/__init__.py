@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; nothing is loaded
         compression as compression,
         data as data,
         figures as figures,
+        overlays as overlays,
         pages as pages,
         parts as parts,
         report as report,
@@ -69,6 +70,7 @@ _MODULES = {
     "sweeps": "scale",  # grids of settings over images, resumable
     "report": "scale",  # rows into numbers with intervals, and tables
     "figures": "scale",  # curves and panels
+    "overlays": "scale",  # maps on images, and bars of contributions
     "pages": "scale",  # one HTML file
     "contracts": "",  # the types that hold it together
 }

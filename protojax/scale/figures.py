@@ -76,7 +76,7 @@ def curves(
     numbers = report.summary(placed, by=[lines, x], values=values)
     keys = report.sort(number[lines] for number in numbers)
     longest = max(len(report.label(key, names)) for key in [*keys, "chance"])
-    with _figure(((2.4 + _CHARACTER * longest) * len(values), 3.1)) as figure:
+    with sheet(((2.4 + _CHARACTER * longest) * len(values), 3.1)) as figure:
         axes = figure.subplots(1, len(values), squeeze=False)[0]
         for axis, value in zip(axes, values, strict=True):
             chosen = [n for n in numbers if n["value"] == value]
@@ -133,11 +133,11 @@ def panels(
             )
     beneath = max((n.count("\n") + 1 for row in notes or () for n in row), default=0)
     height = 1.9 + 0.17 * beneath
-    with _figure((2.0 * len(titles), height * len(pictures) + 0.3)) as figure:
+    with sheet((2.0 * len(titles), height * len(pictures) + 0.3)) as figure:
         axes = figure.subplots(len(pictures), len(titles), squeeze=False)
         for place, row in enumerate(pictures):
             for axis, picture in zip(axes[place], row, strict=True):
-                _show(axis, np.asarray(picture))
+                show(axis, np.asarray(picture))
             if notes:
                 for axis, note in zip(axes[place], notes[place], strict=True):
                     axis.set_xlabel(note, fontsize=8, labelpad=4)
@@ -179,7 +179,7 @@ def histograms(
     [0.56, 0.44]
     """
     names = names or {}
-    with _figure((6.2, 3.3)) as figure:
+    with sheet((6.2, 3.3)) as figure:
         axis = figure.subplots()
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_axisbelow(True)
@@ -252,7 +252,7 @@ def spectrum(
             f"{sorted(shapes)}: pass one density above zero for each value of `grid`"
         )
     least = floor * peak
-    with _figure((6.2, 3.3)) as figure:
+    with sheet((6.2, 3.3)) as figure:
         axis = figure.subplots()
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_axisbelow(True)
@@ -290,7 +290,22 @@ def spectrum(
 
 
 @contextlib.contextmanager
-def _figure(size: tuple[float, float]) -> Iterator["Figure"]:
+def sheet(size: tuple[float, float]) -> Iterator["Figure"]:
+    """An empty figure in the style of all of them, for drawings of one's own.
+
+    Args:
+      size: width and height, in inches.
+
+    Yields:
+      A matplotlib figure; text that is set inside has the style.
+
+    Raises:
+      ModuleNotFoundError: matplotlib is not installed; says how to install it.
+
+    >>> with sheet((2, 1)) as figure:
+    ...     figure.subplots().set_title("one").get_text()
+    'one'
+    """
     try:
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -360,7 +375,16 @@ def _name_ends(axis: "Axes", ends: list[tuple[float, str, str]]) -> None:
         )
 
 
-def _show(axis: "Axes", picture: np.ndarray) -> None:
+def show(axis: "Axes", picture: np.ndarray) -> None:
+    """Put one picture where it is wanted, without a frame.
+
+    Args:
+      axis: of a figure from `sheet`.
+      picture: as for `panels`.
+
+    >>> with sheet((2, 1)) as figure:
+    ...     show(figure.subplots(), np.zeros([4, 4, 3]))
+    """
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_visible(False)
