@@ -1,7 +1,8 @@
 """Discipline for every test: strict ranks, four CPU devices, the real data by path.
 
 Programs that run for milliseconds are not worth a compiler's efforts: all tests are
-compiled in haste, but for those that are marked `optimized`.
+compiled in haste, but for those that are marked `optimized`. A jaxlib that has lost one
+of the flags says so and ends: then the flag goes.
 """
 
 import os
