@@ -78,13 +78,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(timing.cores())
     sizes = QUICK if args.quick else Sizes()
-    *found, setting = works.load(works.Sizes(batch=sizes.images, depth=sizes.depth))
+    problem, setting = load(sizes)
     record = _resumed(args.json, setting, sizes)
     spectra = record["spectra"]
     for name, contender in CONTENDERS.items():
         if name not in spectra:
             torch.manual_seed(0)
-            spectra[name] = contender(Problem(*found, sizes))
+            spectra[name] = contender(problem)
             _write(record, args.json)
         print(name, spectra[name]["eigenvalues"], flush=True)
     record["comparison"] = compared(spectra)
@@ -92,6 +92,12 @@ def main() -> None:
     print(json.dumps(record["comparison"], indent=1))
     if args.figure is not None:
         drawn(spectra).savefig(args.figure, dpi=200)
+
+
+def load(sizes: Sizes) -> tuple[Problem, str]:
+    """The real weights and images, or random ones of the same shapes; and which."""
+    *found, setting = works.load(works.Sizes(batch=sizes.images, depth=sizes.depth))
+    return Problem(*found, sizes), setting
 
 
 def ours(problem: Problem) -> dict:

@@ -7,10 +7,9 @@ import pytest
 from scipy.sparse import linalg
 
 from protojax.mechanisms import curvature
-from protojax.models import pretrained
 
 torch = pytest.importorskip("torch", reason="the peer is PyTorch's")
-peer = pytest.importorskip("curvlinops", reason="the peer to compare with")
+peer = pytest.importorskip("curvlinops", reason="curvlinops comes with the extra bench")
 nn, functional = torch.nn, torch.nn.functional
 
 
@@ -123,89 +122,22 @@ def test_peers_c12_the_top_four_are_those_of_scipy_and_curvlinops(data):
     np.testing.assert_allclose(cosines, 1, atol=1e-6)
 
 
-class ResNet20(nn.Module):
-    """The CIFAR network from its file of arrays, batch norm with fixed statistics."""
-
-    def __init__(self, arrays, mean, std):
-        super().__init__()
-        fixed = ("running_mean", "running_var", "num_batches_tracked")
-        self.fixed = {
-            k: torch.tensor(v) for k, v in arrays.items() if k.endswith(fixed)
-        }
-        self.learned = nn.ParameterDict(
-            {
-                k.replace(".", "/"): nn.Parameter(torch.tensor(v))
-                for k, v in arrays.items()
-                if k not in self.fixed
-            }
-        )
-        self.mean, self.std = (torch.tensor(v).reshape(3, 1, 1) for v in (mean, std))
-
-    def convolved(self, x, conv, norm, stride=1):
-        kernel = self.learned[f"{conv}/weight"]
-        h = functional.conv2d(x, kernel, stride=stride, padding=1)
-        name = norm.replace("/", ".")
-        return functional.batch_norm(
-            h,
-            self.fixed[f"{name}.running_mean"],
-            self.fixed[f"{name}.running_var"],
-            self.learned[f"{norm}/weight"],
-            self.learned[f"{norm}/bias"],
-        )
-
-    def forward(self, x):
-        h = torch.relu(self.convolved((x - self.mean) / self.std, "conv1", "bn1"))
-        for stage, width in enumerate((16, 32, 64), 1):
-            for i in range(3):
-                at = f"layer{stage}/{i}"
-                stride = 2 if stage > 1 and i == 0 else 1
-                new = self.convolved(h, f"{at}/conv1", f"{at}/bn1", stride)
-                new = self.convolved(torch.relu(new), f"{at}/conv2", f"{at}/bn2")
-                if stride == 2:
-                    pad = (0, 0, 0, 0, width // 4, width // 4)
-                    h = functional.pad(h[:, :, ::2, ::2], pad)
-                h = torch.relu(new + h)
-        h = h.mean((2, 3))
-        return h @ self.learned["linear/weight"].T + self.learned["linear/bias"]
-
-
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_the_parameter_hessian_of_resnet_20(data_folder):
-    file = data_folder / "cifar10_resnet20.npz"
-    model, weights = pretrained.cifar10_resnet(file, depth=20)
-    images = np.load(data_folder / "cifar10.npz")
-    x = images["x_test"][:4] / np.float32(255)
-    y = images["y_test"].ravel()[:4].astype(int)
+def test_the_parameter_hessian_of_resnet_20_as_the_record_takes_it(
+    data_folder, monkeypatch
+):
+    for extra in ("captum", "pyhessian"):
+        pytest.importorskip(extra, reason="the record compares with more")
+    from benchmarks import curvature_peers as record
 
-    @jax.jit
-    def pairs(params, rest, x, y):
-        def loss(p, e):
-            return -jax.nn.log_softmax(model.apply({**rest, "params": p}, e[0]))[e[1]]
-
-        product = curvature.mean_hessian(loss, params, (x, y))
-        return curvature.top_eigenpairs(
-            product, params, key=jax.random.key(0), num=2, steps=24
-        )
-
-    rest = dict(weights)
-    found = pairs(rest.pop("params"), rest, x, y)
-
-    net = ResNet20(dict(np.load(file)), model.mean, model.std)
-    batch = torch.tensor(np.moveaxis(x, -1, 1).copy()), torch.tensor(y)
-    operator = peer.HessianLinearOperator(
-        net,
-        nn.CrossEntropyLoss(),
-        list(net.parameters()),
-        [batch],
-        check_deterministic=False,
+    monkeypatch.setenv("PROTOJAX_DATA", str(data_folder))
+    sizes = record.Sizes(images=4, batch=2, steps=32, nodes=4, probes=2)
+    problem, _ = record.load(sizes)
+    ours, theirs = record.ours(problem), record.by_curvlinops(problem)
+    assert ours["dimension"] == 269722
+    np.testing.assert_allclose(
+        ours["eigenvalues"][:2], theirs["eigenvalues"][:2], rtol=1e-3
     )
-    assert operator.shape[0] == sum(
-        leaf.size for leaf in jax.tree.leaves(weights["params"])
-    )
-    expected = linalg.eigsh(
-        operator.to_scipy(), k=2, ncv=12, tol=1e-4, return_eigenvectors=False
-    )
-    expected = expected[np.argsort(-np.abs(expected))]
-    np.testing.assert_allclose(found.values, expected, rtol=1e-3)
-    assert np.all(found.residuals < 1e-2 * np.abs(found.values))
+    relative = np.divide(ours["residuals"], np.abs(ours["eigenvalues"]))
+    assert np.all(relative[:2] < 1e-2)

@@ -298,7 +298,7 @@ def test_peers_c14_a_trained_network_has_a_few_outliers_above_its_bulk(data_fold
 
     @jax.jit
     def both(params):
-        matvec = lambda v: curvature.hvp(loss, params, v)
+        matvec = curvature.hessian(loss, params)
         found = curvature.spectral_density(matvec, params, key=KEY, steps=20, probes=2)
         return found, curvature.top_eigenpairs(matvec, params, key=KEY).values[0]
 
