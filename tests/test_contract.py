@@ -1,26 +1,23 @@
 """One list of everything, on every kind of network, under `jit` and `vmap`.
 
-What is added to these lists is held to the contract: shapes, finite values, one trace,
-and for attacks ball, bounds, mask and never worse than the start. Each network is
-compiled once for all attributions, attacks, objectives or metrics.
+What is added to these lists is held to the contract: shapes, finite values, one trace.
+Each network is compiled once for all attributions, objectives or metrics. Attacks are
+in test_contract_attacks.py.
 """
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
-from protojax import activations, attacks, attributions, metrics, models, objectives
+from protojax import activations, attributions, metrics, objectives
+from tests import contract
 
-SIZE, CLASSES, RADIUS = 8, 3, 0.03
-KEY = jax.random.key(0)
-X = jax.random.uniform(jax.random.key(1), (SIZE, SIZE, 3))
-BATCH = jnp.stack([X, 1 - X])
+SIZE, RADIUS = contract.SIZE, contract.RADIUS
+KEY, X, BATCH = contract.KEY, contract.X, contract.BATCH
+
 
 ATTRIBUTIONS = {
     "gradient": attributions.gradient,
@@ -49,96 +46,9 @@ NOT_FOR = {  # the transformer: it has no ReLU, and tokens in place of a feature
 }
 
 
-def plain():
-    """A function that closes over its weights, with a bias the ReLUs can cross."""
-    first, second, last = (
-        0.5 * jax.random.normal(jax.random.fold_in(KEY, i), shape)
-        for i, shape in enumerate([(3, 3, 3, 4), (3, 3, 4, 4), (4, CLASSES)])
-    )
-
-    def fn(x):
-        for kernel in (first, second):
-            x = jax.lax.conv_general_dilated(
-                x[None],
-                kernel,
-                (1, 1),
-                "SAME",
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )[0]
-            x = jnp.maximum(x, 0)
-        return jnp.mean(checkpoint_name(x, "features"), (0, 1)) @ last
-
-    return fn
-
-
-class Linen(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        x = nn.max_pool(nn.relu(nn.Conv(4, (3, 3))(x)), (3, 3), (2, 2), "SAME")
-        x = x + nn.relu(nn.Conv(4, (3, 3))(x))
-        x = checkpoint_name(x, "features")
-        return nn.Dense(CLASSES)(nn.avg_pool(x, (4, 4)).ravel())
-
-
-def linen():
-    return functools.partial(Linen().apply, jax.jit(Linen().init)(KEY, X))
-
-
-def partial():
-    model = models.ConvNet(classes=CLASSES, widths=(4, 4), groups=2)
-    return jax.tree_util.Partial(model.apply, jax.jit(model.init)(KEY, X))
-
-
-class Nnx(nnx.Module):
-    def __init__(self):
-        rngs = nnx.Rngs(0)
-        self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
-        self.norm = nnx.BatchNorm(4, use_running_average=True, rngs=rngs)
-        self.head = nnx.Linear(4, CLASSES, rngs=rngs)
-
-    def __call__(self, x):
-        x = nnx.relu(self.norm(self.conv(x[None])))[0]
-        return self.head(jnp.mean(checkpoint_name(x, "features"), (0, 1)))
-
-
-def transformer():
-    model = models.VisionTransformer(
-        classes=CLASSES, patch=4, width=8, depth=1, heads=2
-    )
-    apply = functools.partial(model.apply, jax.jit(model.init)(KEY, X))
-    return lambda x: apply(x)
-
-
-LAYERS = dict.fromkeys(["plain", "linen", "nnx"], "features")
-LAYERS |= {"partial": "stage1", "transformer": "blocks.0"}
-NETS = {
-    "plain": plain,
-    "linen": linen,
-    "nnx": Nnx,
-    "partial": partial,
-    "transformer": transformer,
-}
-
-
-@functools.cache
-def built(kind):
-    return NETS[kind]()
-
-
-@pytest.fixture(params=NETS)
+@pytest.fixture(params=contract.NETS)
 def net(request):
-    return request.param, built(request.param)
-
-
-def counting(fn):
-    """A function, and a list that grows whenever it is traced."""
-    traces = []
-
-    def counted(*args):
-        traces.append(args)
-        return fn(*args)
-
-    return counted, traces
+    return request.param, contract.built(request.param)
 
 
 def explained(attribution, fn, x):
@@ -150,7 +60,7 @@ def test_attributions_keep_the_contract(net):
     kind, fn = net
     skipped = NOT_FOR if kind == "transformer" else {}
     calls = ATTRIBUTIONS | {
-        name: functools.partial(attribution, layer=LAYERS[kind])
+        name: functools.partial(attribution, layer=contract.LAYERS[kind])
         for name, attribution in OF_A_LAYER.items()
     }
 
@@ -161,13 +71,14 @@ def test_attributions_keep_the_contract(net):
             if name not in skipped
         }
 
-    counted, traces = counting(all_of)
+    counted, traces = contract.counting(all_of)
     batched = jax.jit(jax.vmap(counted))
     found = batched(BATCH)
     batched(BATCH / 2)
     assert len(traces) == 1
     one = jax.jit(all_of)(X)
-    layer = jax.eval_shape(activations.record(fn, [LAYERS[kind]]), X)[1][LAYERS[kind]]
+    name = contract.LAYERS[kind]
+    layer = jax.eval_shape(activations.record(fn, [name]), X)[1][name]
     shapes = {"conductance": layer.shape, "class_activation": layer.shape[:-1]}
     for name, several in found.items():
         assert several.shape == (2, *shapes.get(name, X.shape)), name
@@ -199,87 +110,11 @@ def test_everything_public_is_on_a_list():
         and not name.startswith("_")
     }
     assert built - {"label_kept"} == OBJECTIVES
-    assert {*attacks.__all__} - {"COMPASS"} <= ATTACKS
-
-
-def explanations(fn, x):
-    """Of the class that is predicted: the gradient map of a network and of its twin."""
-    y = jnp.argmax(fn(x))
-    try:
-        smooth = activations.replace(fn, activations.softplus(10.0))
-        jax.eval_shape(smooth, x)
-    except activations.NoReLU:
-        smooth = fn
-    explain, twin = (
-        lambda z, f=f: attributions.heatmap(attributions.gradient(lambda u: f(u)[y], z))
-        for f in (fn, smooth)
-    )
-    return explain, twin, lambda z: smooth(z)[y]
-
-
-def attacked(fn, x, radius, names):
-    """The results of attacks, and what they chose by."""
-    explain, twin, score = explanations(fn, x)
-    before = explain(x)
-    climb = {"radius": radius, "step_size": radius / 2, "steps": 3}
-    objective = objectives.top_k(twin, before, k=9)
-    shift = lambda z: metrics.center_shift(before, explain(z))
-    region = jnp.zeros_like(before).at[: SIZE // 2].set(1)
-    mask = jnp.ones((SIZE, SIZE)).at[0].set(0)
-    recipe = {"twin": twin, **climb}
-    randomly = lambda z, *, key: twin(z + 0.01 * jax.random.normal(key, z.shape))
-    vectors = {"radius": radius, "key": KEY, "steps": 4, "mask": mask}
-    chosen_by = {
-        "top_k": objectives.top_k(explain, before, k=9),
-        "targeted": objectives.linear(explain, region),
-        "mass_center": shift,
-        "mass_center_truncated": shift,
-    }
-    of_objective = {
-        "pgd": functools.partial(attacks.pgd, mask=mask, key=KEY, **climb),
-        "l2": functools.partial(attacks.pgd, mask=mask, norm="l2", **climb),
-        "random_sign": functools.partial(
-            attacks.random_sign, radius=radius, key=KEY, samples=3
-        ),
-        "random_walk": functools.partial(attacks.random_walk, key=KEY, **climb),
-        "eigenvector": functools.partial(attacks.eigenvector, score=score, **vectors),
-        "singular_vector": functools.partial(
-            attacks.singular_vector, explain=twin, **vectors
-        ),
-    }
-    of_network = {
-        "top_k": functools.partial(attacks.top_k, k=9, **recipe),
-        "targeted": functools.partial(
-            attacks.targeted, target=region, twin=randomly, noise=KEY, **climb
-        ),
-        "mass_center": functools.partial(attacks.mass_center, **recipe),
-        "mass_center_truncated": functools.partial(
-            attacks.mass_center_truncated, **recipe
-        ),
-    }
-    assert {*of_objective, *of_network} == {*EVERY}
-    return {
-        name: (
-            chosen_by.get(name, objective),
-            of_network[name](fn, explain, x)
-            if name in of_network
-            else of_objective[name](objective, x),
-        )
-        for name in names
-    }
-
-
-ATTACKS = {"pgd", "random_sign", "random_walk", "eigenvector", "singular_vector"}
-ATTACKS |= {"top_k", "targeted", "mass_center", "mass_center_truncated"}
-EVERY = sorted(ATTACKS | {"l2"})
-MASKED = ("pgd", "l2", "eigenvector", "singular_vector")
-NULLS = ("random_sign", "random_walk")  # which may find nothing better
-KEEP_THE_LABEL = ("top_k", "targeted", "mass_center", "mass_center_truncated")
 
 
 def objectives_at(fn, x):
     """A function of an image that gives all objectives, and looks at each map once."""
-    explain, twin, _ = explanations(fn, x)
+    explain, twin, _ = contract.explanations(fn, x)
     a, y = explain(x), jnp.argmax(fn(x))
 
     def at(z):
@@ -328,7 +163,7 @@ def test_objectives_keep_the_contract(net):
         other = {"same": jnp.argmax(fn(1 - x)) == label, "value": kept(1 - x)}
         return climbed, {"here": kept(x) - jnp.sum(x), "there": other}
 
-    counted, traces = counting(all_of)
+    counted, traces = contract.counting(all_of)
     program = jax.jit(jax.vmap(counted))
     program(BATCH / 2)
     climbed, kept = program(BATCH)
@@ -341,76 +176,6 @@ def test_objectives_keep_the_contract(net):
     there = jnp.where(kept["there"]["same"], jnp.sum(1 - BATCH, (1, 2, 3)), -jnp.inf)
     np.testing.assert_allclose(kept["here"], 0, atol=1e-4)
     np.testing.assert_allclose(kept["there"]["value"], there, rtol=1e-5)
-
-
-# What compiles quickly is attacked in every way; the rest by one that climbs and keeps
-# the label and by one that iterates on curvature, in every way among the slow tests.
-WAYS = dict.fromkeys(NETS, ["eigenvector", "top_k"]) | {"plain": EVERY, "nnx": EVERY}
-
-
-def test_attacks_keep_the_contract(net):
-    kind, fn = net
-    check_attacks(fn, WAYS[kind])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in NETS if WAYS[kind] != EVERY])
-def test_every_attack_keeps_the_contract(kind):
-    check_attacks(built(kind), EVERY)
-
-
-def check_attacks(fn, names):
-    fn = jax.jit(fn)  # traced once, and not in every attack
-
-    def all_of(x, radius):
-        results = attacked(fn, x, radius, names)
-        images = jnp.stack([x, *(out.x for _, out in results.values())])
-        labels = jnp.argmax(jax.vmap(fn)(images), axis=1)
-        of_images = {
-            objective: jax.vmap(objective)(images)
-            for objective in {objective for objective, _ in results.values()}
-        }
-        return {
-            name: {
-                "x": out.x,
-                "value": out.value,
-                "again": of_images[objective][place],
-                "start": of_images[objective][0],
-                "trace": out.trace,
-                "label_kept": labels[place] == labels[0],
-                "stalled": out.stalled,
-            }
-            for place, (name, (objective, out)) in enumerate(results.items(), 1)
-        }
-
-    counted, traces = counting(all_of)
-    program = jax.jit(jax.vmap(counted, (0, None)))
-    program(BATCH, RADIUS / 2)
-    found = program(BATCH, RADIUS)
-    assert len(traces) == 1
-    for name, out in found.items():
-        check_attack(name, out)
-
-
-def check_attack(name, out):
-    change = out["x"] - BATCH
-    assert jnp.all((out["x"] >= 0) & (out["x"] <= 1)), name
-    if name == "l2":
-        length = jnp.linalg.norm(change.reshape(2, -1), axis=1)
-        assert jnp.all(length < RADIUS * 1.00001)
-    else:
-        assert jnp.all(jnp.abs(change) <= RADIUS * (1 + 1e-6)), name
-    assert jnp.all(jnp.isfinite(out["trace"])), name
-    assert not jnp.any(out["stalled"]), name
-    if name not in NULLS:
-        assert jnp.any(change != 0), name
-    if name in MASKED:
-        assert jnp.all(change[:, 0] == 0), name
-    slack = 1e-5 * (1 + jnp.abs(out["start"]))  # float32, compiled twice
-    assert jnp.all(out["value"] >= out["start"] - slack), name
-    np.testing.assert_allclose(out["value"], out["again"], rtol=1e-3, atol=1e-4)
-    if name in KEEP_THE_LABEL:
-        assert jnp.all(out["label_kept"]), name
 
 
 METRICS = {  # of two maps, and what they are of two equal ones
@@ -469,7 +234,7 @@ def test_metrics_keep_the_contract(net):
     _, fn = net
 
     def all_of(x):
-        explain, _, _ = explanations(fn, x)
+        explain, _, _ = contract.explanations(fn, x)
         a, b, y = explain(x), explain(1 - x), jnp.argmax(fn(x))
         near = {"radius": RADIUS, "key": KEY, "samples": 2}
         pairs = {
@@ -487,7 +252,7 @@ def test_metrics_keep_the_contract(net):
         }
         return pairs, quality
 
-    counted, traces = counting(all_of)
+    counted, traces = contract.counting(all_of)
     program = jax.jit(jax.vmap(counted))
     program(BATCH / 2)
     pairs, found = program(BATCH)

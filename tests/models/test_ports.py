@@ -5,7 +5,6 @@ The PyTorch networks are written here, with the names of torchvision's and timm'
 
 import functools
 import itertools
-import re
 
 import flax.linen
 import jax
@@ -14,35 +13,10 @@ import numpy as np
 import pytest
 
 from protojax import models
-from protojax.models import densenet, layers, pretrained, squeezenet
+from protojax.models import densenet, layers, squeezenet
 
 torch = pytest.importorskip("torch")
 nn, functional = torch.nn, torch.nn.functional
-
-
-def agree(ours, theirs, tmp_path, shape, *, mean, std, **names):
-    """Save theirs, load into ours, and compare the logits on two random images."""
-    theirs = perturbed(theirs)
-    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
-    load = functools.partial(pretrained.load, image_size=shape[0], **names)
-    variables = load(tmp_path / "weights.pth", ours)
-    x = np.random.default_rng(0).uniform(size=(2, *shape, 3)).astype("float32")
-    normal = ((x - np.asarray(mean)) / np.asarray(std)).transpose(0, 3, 1, 2)
-    with torch.no_grad():
-        wanted = theirs(torch.tensor(normal, dtype=torch.float32)).numpy()
-    found = jax.jit(jax.vmap(ours.apply, in_axes=(None, 0)))(variables, jnp.asarray(x))
-    assert np.ptp(wanted) > 0
-    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
-
-
-def same_sizes(ours, theirs):
-    """Both have the same arrays, under the same names."""
-    wanted = {
-        name: array.numel() for name, array in theirs.state_dict().items() if array.ndim
-    }
-    like = jax.eval_shape(ours.init, jax.random.key(0), jnp.zeros((224, 224, 3)))
-    leaves = jax.tree.leaves_with_path(like)
-    assert {pretrained._name(keys, {}): leaf.size for keys, leaf in leaves} == wanted
 
 
 @pytest.fixture(autouse=True)
@@ -54,88 +28,21 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 @pytest.mark.parametrize("depth", [18, 50])
-def test_an_imagenet_resnet_computes_what_torchvisions_does(depth, tmp_path):
+def test_an_imagenet_resnet_computes_what_torchvisions_does(agree, depth, tmp_path):
     counts = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}[depth]
     theirs = ResNet(counts, 10, bottleneck=depth == 50)
     agree(models.ResNet(depth, 10), theirs, tmp_path, (64, 64), **IMAGENET)
 
 
 @pytest.mark.parametrize("depth", [34, 101, 152])
-def test_the_deeper_resnets_have_torchvisions_names_and_shapes(depth):
+def test_the_deeper_resnets_have_torchvisions_names_and_shapes(same_sizes, depth):
     counts = {34: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}[depth]
     with torch.device("meta"):
         theirs = ResNet(counts, 1000, bottleneck=depth > 34)
     same_sizes(models.ResNet(depth), theirs)
 
 
-@pytest.mark.parametrize(
-    ("depth", "norm"),
-    [(11, True), pytest.param(16, False, marks=pytest.mark.slow)],
-)
-def test_a_vgg_computes_what_torchvisions_does(depth, norm, tmp_path):
-    # 96 x 224 pixels leave 3 x 7, which is pooled to 7 x 7: windows overlap
-    ours = models.VGG(depth, norm, classes=10, hidden=16)
-    theirs = VGG(VGG_COUNTS[depth], norm, 16, 10)
-    agree(ours, theirs, tmp_path, (96, 224), **IMAGENET)
-
-
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("depth", [11, 13, 16, 19])
-def test_all_vggs_have_torchvisions_names_and_shapes(depth, norm):
-    with torch.device("meta"):
-        theirs = VGG(VGG_COUNTS[depth], norm, 4096, 1000)
-    same_sizes(models.VGG(depth, norm), theirs)
-
-
-@pytest.mark.parametrize(
-    "depth",
-    [7, pytest.param(121, marks=pytest.mark.slow)],
-)
-def test_a_densenet_computes_what_torchvisions_does(depth, tmp_path, monkeypatch):
-    monkeypatch.setitem(densenet.SIZES, 7, (8, 4, (2, 1, 1, 2)))  # quickly compiled
-    ours, theirs = models.DenseNet(depth, 10), DenseNet(densenet.SIZES[depth], 10)
-    agree(ours, theirs, tmp_path, (64, 75), **IMAGENET)
-
-
-@pytest.mark.parametrize(
-    "depth", [121, *(pytest.param(d, marks=pytest.mark.slow) for d in (161, 169, 201))]
-)
-def test_all_densenets_have_torchvisions_names_and_shapes(depth):
-    with torch.device("meta"):
-        theirs = DenseNet(densenet.SIZES[depth], 1000)
-    same_sizes(models.DenseNet(depth), theirs)
-
-
-def test_a_densenet_is_read_under_the_names_of_torchvisions_older_files(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setitem(densenet.SIZES, 121, (4, 2, (1, 1, 1, 2)))
-    older = functools.partial(re.sub, r"(norm|conv)(\d\.\w+)$", r"\1.\2")
-    weights = {
-        older(name) if "denselayer" in name else name: value
-        for name, value in DenseNet(densenet.SIZES[121], 1000).state_dict().items()
-    }
-    assert "features.denseblock4.denselayer2.conv.1.weight" in weights
-    torch.save(weights, tmp_path / "old.pth")
-    _, variables = pretrained.imagenet_densenet(tmp_path / "old.pth", depth=121)
-    ours = variables["params"]["features.denseblock4.denselayer2"]["conv1"]["kernel"]
-    theirs = weights["features.denseblock4.denselayer2.conv.1.weight"]
-    np.testing.assert_array_equal(ours, theirs.permute(2, 3, 1, 0))
-    del weights["features.norm0.bias"]
-    torch.save(weights | {"more": torch.ones(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="missing: features.norm0.bias\n.*: more"):
-        pretrained.imagenet_densenet(tmp_path / "other.pth", depth=121)
-
-
-def test_a_vgg_with_batch_norm_does_not_take_the_weights_of_one_without(tmp_path):
-    torch.save({"features.0.weight": torch.ones(64, 3, 3, 3)}, tmp_path / "vgg.pth")
-    with pytest.raises(
-        ValueError, match="does not fit VGG:\n.*features.1.running_mean"
-    ):
-        pretrained.imagenet_vgg(tmp_path / "vgg.pth", depth=11, norm=True)
-
-
-def test_live_batch_norm_is_pytorchs_in_training():
+def test_live_batch_norm_is_pytorchs_in_training(perturbed):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 5, 4, 3)).astype("float32")
     theirs = perturbed(nn.BatchNorm2d(3)).train()
@@ -181,13 +88,13 @@ def test_a_network_of_live_batch_norms_changes_all_its_statistics(name, monkeypa
     assert all(jax.tree.leaves(moved))
 
 
-def test_a_cifar_resnet_computes_what_pytorchs_does(tmp_path):
+def test_a_cifar_resnet_computes_what_pytorchs_does(agree, tmp_path):
     agree(models.CifarResNet(14, 5), CifarResNet(2, 5), tmp_path, (32, 32), **IMAGENET)
 
 
 @pytest.mark.parametrize("ceil_mode", [True, False])
 def test_squeezenet_pools_as_pytorch_does_where_windows_are_left_over(
-    ceil_mode, tmp_path
+    agree, ceil_mode, tmp_path
 ):
     # sides of 33 and 37 pool to 16 and 18, which leave half a window over
     ours = models.SqueezeNet(7, ceil_mode=ceil_mode)
@@ -209,13 +116,13 @@ def test_ceil_mode_matters_at_227_pixels_and_not_at_224():
     assert sides(227, False) == [56, 27, 13]
 
 
-def test_a_convnet_computes_what_pytorchs_does(tmp_path):
+def test_a_convnet_computes_what_pytorchs_does(agree, tmp_path):
     ours = models.ConvNet(classes=4, widths=(8, 16), groups=4)
     theirs = ConvNet((8, 16), 4, 4)
     agree(ours, theirs, tmp_path, (18, 21), mean=0.5, std=0.25)
 
 
-def test_a_vision_transformer_computes_what_timms_does(tmp_path):
+def test_a_vision_transformer_computes_what_timms_does(agree, tmp_path):
     gelu = functools.partial(flax.linen.gelu, approximate=False)
     ours = models.VisionTransformer(5, patch=8, width=24, depth=2, heads=3, act=gelu)
     theirs = VisionTransformer(32, 8, 24, 2, 3, 5)
@@ -332,86 +239,6 @@ class SqueezeNet(nn.Module):
         return self.classifier(self.features(x)).mean((2, 3))
 
 
-VGG_COUNTS = {
-    11: (1, 1, 2, 2, 2),
-    13: (2, 2, 2, 2, 2),
-    16: (2, 2, 3, 3, 3),
-    19: (2, 2, 4, 4, 4),
-}
-
-
-class VGG(nn.Module):
-    def __init__(self, counts, norm, hidden, classes):
-        super().__init__()
-        width, features = 3, []
-        for count, new in zip(counts, (64, 128, 256, 512, 512)):
-            for _ in range(count):
-                norms = [nn.BatchNorm2d(new)] if norm else []
-                features += [nn.Conv2d(width, new, 3, padding=1), *norms, nn.ReLU()]
-                width = new
-            features.append(nn.MaxPool2d(2, 2))
-        self.features = nn.Sequential(*features)
-        self.classifier = nn.Sequential(
-            *(nn.Linear(512 * 7 * 7, hidden), nn.ReLU(), nn.Dropout()),
-            *(nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout()),
-            nn.Linear(hidden, classes),
-        )
-
-    def forward(self, x):
-        h = functional.adaptive_avg_pool2d(self.features(x), 7)
-        return self.classifier(h.flatten(1))
-
-
-class DenseLayer(nn.Module):
-    def __init__(self, width, growth):
-        super().__init__()
-        self.norm1 = nn.BatchNorm2d(width)
-        self.conv1 = nn.Conv2d(width, 4 * growth, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(4 * growth)
-        self.conv2 = nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False)
-
-    def forward(self, x):
-        h = self.conv1(torch.relu(self.norm1(x)))
-        return torch.cat([x, self.conv2(torch.relu(self.norm2(h)))], 1)
-
-
-class Transition(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.norm = nn.BatchNorm2d(width)
-        self.conv = nn.Conv2d(width, width // 2, 1, bias=False)
-
-    def forward(self, x):
-        return functional.avg_pool2d(self.conv(torch.relu(self.norm(x))), 2)
-
-
-class DenseNet(nn.Module):
-    def __init__(self, size, classes):
-        super().__init__()
-        width, growth, counts = size
-        self.features = nn.Sequential()
-        add = self.features.add_module
-        add("conv0", nn.Conv2d(3, width, 7, 2, 3, bias=False))
-        add("norm0", nn.BatchNorm2d(width))
-        add("relu0", nn.ReLU())
-        add("pool0", nn.MaxPool2d(3, 2, 1))
-        for i, count in enumerate(counts, 1):
-            block = nn.Sequential()
-            for k in range(count):
-                layer = DenseLayer(width + k * growth, growth)
-                block.add_module(f"denselayer{k + 1}", layer)
-            add(f"denseblock{i}", block)
-            width += count * growth
-            if i < len(counts):
-                add(f"transition{i}", Transition(width))
-                width //= 2
-        add("norm5", nn.BatchNorm2d(width))
-        self.classifier = nn.Linear(width, classes)
-
-    def forward(self, x):
-        return self.classifier(torch.relu(self.features(x)).mean((2, 3)))
-
-
 class ConvNet(nn.Module):
     def __init__(self, widths, groups, classes):
         super().__init__()
@@ -483,17 +310,3 @@ class VisionTransformer(nn.Module):
         h = self.patch_embed.proj(x).flatten(2).transpose(1, 2)
         h = torch.cat([self.cls_token.expand(len(x), -1, -1), h], dim=1)
         return self.head(self.norm(self.blocks(h + self.pos_embed))[:, 0])
-
-
-def perturbed(model):
-    """In evaluation mode, with norms and statistics that are not the identity."""
-    draw = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
-            with torch.no_grad():
-                module.weight.uniform_(0.5, 1.5, generator=draw)
-                module.bias.normal_(0, 0.2, generator=draw)
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2, generator=draw)
-            module.running_var.uniform_(0.5, 1.5, generator=draw)
-    return model.eval()
