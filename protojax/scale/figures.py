@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart by the color-blind too; yellow is left out.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _CHARACTER = 0.068  # inches, of the names of lines
 _INK, _QUIET, _FAINT = "#1f2328", "#6b7280", "#d8dbe0"
 _STYLE: Any = {
