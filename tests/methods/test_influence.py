@@ -229,6 +229,32 @@ def _sampled(loss, params, train, size):
     return influence.sampled_hessian(loss, params, train, size=size)
 
 
+def test_small_gradients_do_not_pass_for_solved():
+    """In single precision squares below 1e-38 are zero, and with them residuals."""
+    twice = lambda v, key=None: 2 * v
+    walk = functools.partial(influence.lissa, twice, twice, key=KEY)
+    small = jnp.full(3, 1e-25)
+    with pytest.raises(curvature.NotConverged, match="relative residual is 0.9"):
+        walk(scale=40.0, steps=1)(small)
+    np.testing.assert_allclose(walk(scale=4.0, steps=60)(small).x, 5e-26, rtol=1e-5)
+    outside = influence.projected(PAIRS)(jnp.array([1e-25, 1e-25]))
+    assert float(outside.residual) == pytest.approx(0.5**0.5, rel=1e-6)
+
+
+def test_peers_c8_all_inverses_of_the_hessian_of_a_sum_of_sines():
+    x = jnp.array([-0.3, -1.2, -2.0, -2.9])  # where -sin(x) is positive
+    product = curvature.hessian(lambda z: jnp.sum(jnp.sin(z)), x)
+    pairs = curvature.top_eigenpairs(product, x, key=KEY, num=4)
+    walk = {"key": KEY, "scale": 1.0, "steps": 60}
+    for inverse in (
+        functools.partial(curvature.solve, product),
+        influence.projected(pairs),
+        influence.projected(influence.all_eigenpairs(jnp.diag(-jnp.sin(x)), x)),
+        influence.lissa(product, lambda v, **_: product(v), **walk),
+    ):
+        np.testing.assert_allclose(inverse(jnp.ones(4)).x, -1 / jnp.sin(x), rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -250,5 +276,5 @@ def test_bad_knobs_are_named(call, message):
         call()
 
 
-PAIRS = curvature.Eigenpairs(jnp.ones(1), jnp.ones((1, 1)), jnp.zeros(1))
+PAIRS = curvature.Eigenpairs(jnp.ones(1), jnp.eye(2)[:1], jnp.zeros(1))
 lissa = functools.partial(influence.lissa, jnp.negative, jnp.negative, key=KEY)

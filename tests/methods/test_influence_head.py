@@ -380,3 +380,17 @@ def test_what_has_no_loss_is_named():
         influence.softmax_loss(head, {**test, "label": 3})
     with pytest.raises(ValueError, match="`matrix` has numbers that are not finite"):
         influence.all_eigenpairs(jnp.full((2, 2), jnp.nan), jnp.zeros(2))
+
+
+def test_what_has_no_loss_has_no_influence_where_it_is_traced():
+    """The slope of a loss that knows no such class is zero: that is no influence."""
+    head, train, test = head_problem()
+    wrong = {**train, "label": train["label"].at[jnp.array([2, 9])].set(3)}
+    found = exactly(head, wrong, test)
+    assert np.flatnonzero(np.isnan(found.values)).tolist() == [2, 9]
+    assert found.converged
+    found = exactly(head, train, {**test, "label": jnp.int32(3)})
+    assert np.all(np.isnan(found.values)) and not found.converged
+    inverse = exact(head, train["features"], 0.05)
+    with pytest.raises(ValueError, match="`b` has numbers that are not finite: look"):
+        inverse(jax.tree.map(lambda leaf: leaf * jnp.nan, head))

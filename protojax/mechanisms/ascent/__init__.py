@@ -5,7 +5,13 @@ Every attack is `ascend` with an objective, an Optax step and a projection made 
 """
 
 from protojax.mechanisms.ascent.balls import free, within
-from protojax.mechanisms.ascent.checks import check_count, check_positive, known
+from protojax.mechanisms.ascent.checks import (
+    check_count,
+    check_finite,
+    check_positive,
+    known,
+    size_of,
+)
 from protojax.mechanisms.ascent.loop import (
     Ascent,
     Stalled,
@@ -21,10 +27,12 @@ __all__ = [
     "ascend",
     "better",
     "check_count",
+    "check_finite",
     "check_positive",
     "evaluate",
     "free",
     "known",
     "raise_if_stalled",
+    "size_of",
     "within",
 ]

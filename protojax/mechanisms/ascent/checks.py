@@ -57,3 +57,47 @@ def check_positive(name: str, value: ArrayLike, *, or_zero: bool = False) -> Non
     if not np.all(np.asarray(value) >= 0 if or_zero else np.asarray(value) > 0):
         least = "zero or more" if or_zero else "above zero"
         raise ValueError(f"`{name}` is {value}: it must be {least}")
+
+
+def check_finite(name: str, tree: PyTree, remedy: str) -> None:
+    """Refuse numbers that are not finite, where they are known.
+
+    Args:
+      name: how the argument is called.
+      tree: a tree of arrays.
+      remedy: what to do about it.
+
+    Raises:
+      ValueError: naming argument and remedy.
+
+    >>> check_finite("b", {"a": np.ones(3)}, "look at the gradient that it is")
+    """
+    if not known(tree):
+        return
+    if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(tree)):
+        raise ValueError(f"`{name}` has numbers that are not finite: {remedy}")
+
+
+def size_of(name: str, examples: PyTree) -> int:
+    """The number of examples in a tree of arrays.
+
+    Args:
+      name: how the argument is called.
+      examples: a tree of arrays `[N, ...]`.
+
+    Returns:
+      N.
+
+    Raises:
+      ValueError: if it is zero, or not the same everywhere.
+
+    >>> size_of("train", {"image": np.zeros((3, 8, 8, 1)), "label": np.zeros(3, int)})
+    3
+    """
+    counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(examples)}
+    if len(counts) != 1 or counts <= {(), (0,)}:
+        raise ValueError(
+            f"`{name}` has leading axes {sorted(counts)}: pass arrays with the same, "
+            "non-zero number of examples along their first axis"
+        )
+    return next(iter(counts))[0]

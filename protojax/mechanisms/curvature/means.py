@@ -106,7 +106,7 @@ def mean_gauss_newton(
 
 def _mean(of_batch, params, examples, batch_size, mesh) -> MatVec:
     examples = jax.tree.map(jnp.asarray, examples)
-    count = _count(examples)
+    count = ascent.size_of("examples", examples)
     ascent.check_count("batch_size", batch_size)
     if mesh is None:
         return lambda v: _summed(of_batch, params, v, examples, batch_size, 0, count)
@@ -138,7 +138,7 @@ def _mean(of_batch, params, examples, batch_size, mesh) -> MatVec:
 
 def _summed(of_batch, params, v, examples, batch_size, first, count) -> PyTree:
     """The share of these examples, the `first` and following ones, in the mean."""
-    here = _count(examples)
+    here = ascent.size_of("examples", examples)
     size = min(batch_size, here)
 
     def add(total: PyTree, number: Array) -> tuple[PyTree, None]:
@@ -154,13 +154,3 @@ def _summed(of_batch, params, v, examples, batch_size, first, count) -> PyTree:
 
     nothing = jax.tree.map(jnp.zeros_like, v)
     return jax.lax.scan(add, nothing, jnp.arange(math.ceil(here / size)))[0]
-
-
-def _count(examples: PyTree) -> int:
-    sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(examples)}
-    if len(sizes) != 1 or 0 in sizes:
-        raise ValueError(
-            f"`examples` has leading axes of {sorted(sizes)}: pass a tree of arrays "
-            "with one entry per example, and at least one"
-        )
-    return sizes.pop()

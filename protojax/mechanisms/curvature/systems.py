@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
-import numpy as np
 
 from protojax.contracts import Array, ArrayLike, MatVec, PyTree
 from protojax.mechanisms import ascent, lowering
@@ -203,16 +202,9 @@ def _iterate(damped: MatVec, b: Array, tol: Array, steps: int) -> _State:
 
 def _check(b: PyTree, damping: ArrayLike, tol: ArrayLike, steps: int) -> None:
     ascent.check_count("steps", steps)
-    if ascent.known(damping) and not np.all(np.asarray(damping) >= 0):
-        raise ValueError(f"`damping` is {damping}: pass zero or more")
-    if ascent.known(tol) and not np.all(np.asarray(tol) > 0):
-        raise ValueError(f"`tol` is {tol}: pass a relative residual above zero")
-    if ascent.known(b) and not all(
-        bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(b)
-    ):
-        raise ValueError(
-            "`b` has numbers that are not finite: look at the gradient that it is"
-        )
+    ascent.check_positive("damping", damping, or_zero=True)
+    ascent.check_positive("tol", tol)
+    ascent.check_finite("b", b, "look at the gradient that it is")
 
 
 def _raise_unless_solved(last: _State, damping: float, tol: float, steps: int) -> None:

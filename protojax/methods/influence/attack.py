@@ -153,7 +153,7 @@ def demote(
     >>> [round(float(pixel), 2) for pixel in out.x.ravel()]
     [0.65, 0.35]
     """
-    count = losses.size_of(train)
+    count = ascent.size_of("train", train)
     if not 1 <= k <= count:
         raise ValueError(f"`k` is {k}: choose 1 to {count}, the training examples")
     y = jnp.argmax(fn(x))

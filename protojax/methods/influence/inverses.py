@@ -31,7 +31,8 @@ def projected(
 
     The `residual` of its solutions is, relative to the right-hand side, what of that is
     outside of the span, together with what the eigenpairs leave. `converged` is about
-    the pairs alone: whether each belongs to the operator, and is solvable.
+    the pairs: whether each belongs to the operator, and is solvable. It is False as
+    well where the right-hand side is not finite.
 
     Args:
       pairs: from `curvature.top_eigenpairs` with the Hessian of the training loss.
@@ -43,7 +44,8 @@ def projected(
       A function of the right-hand side.
 
     Raises:
-      ValueError: for a negative damping.
+      ValueError: for a negative damping, and (when called) for a right-hand side that
+        is known not to be finite.
       NotConverged: (when called) if it is known that a pair has a larger residual, or
         that a damped eigenvalue is not above the rounding level.
 
@@ -57,7 +59,7 @@ def projected(
     >>> [round(float(x), 4) for x in projected(pairs, damping=1.0)(jnp.ones(2)).x]
     [0.5, 0.25]
     """
-    _check_damping(damping)
+    ascent.check_positive("damping", damping, or_zero=True)
     vectors = jax.vmap(lambda v: jax.flatten_util.ravel_pytree(v)[0])(pairs.vectors)
     largest = jnp.max(jnp.abs(pairs.values))
     rounding = largest * vectors.shape[1] * jnp.finfo(vectors.dtype).eps
@@ -65,18 +67,19 @@ def projected(
     damped = pairs.values + damping
 
     def inverse(b: PyTree) -> curvature.Solution:
-        flat, unravel = jax.flatten_util.ravel_pytree(b)
+        flat, unravel, size = _at_scale_one(b)
         with jax.default_matmul_precision("highest"):
             inside = vectors @ flat
             part = inside / damped
             x, outside = part @ vectors, flat - inside @ vectors
         left = jnp.sum(outside**2) + jnp.sum((part * pairs.residuals) ** 2)
         norm = jnp.sum(flat**2)
+        sound = jnp.all(pairs.residuals <= limit) & jnp.all(damped > rounding)
         found = curvature.Solution(
-            unravel(x),
-            jnp.sqrt(left / jnp.where(norm > 0, norm, 1)),
+            unravel(x * size),
+            jnp.sqrt(left / jnp.where(norm == 0, 1, norm)),
             jnp.full((), len(pairs.values), jnp.int32),
-            jnp.all(pairs.residuals <= limit) & jnp.all(damped > rounding),
+            sound & jnp.isfinite(norm),
         )
         if ascent.known(found):
             _raise_unless_sound(pairs, damped, rounding, limit)
@@ -119,7 +122,8 @@ def lissa(
 
     Raises:
       ValueError: for a scale that is not positive, a negative damping, or fewer than
-        one step.
+        one step, and (when called) for a right-hand side that is known not to be
+        finite.
       NotConverged: (when called) if it is known that the residual is larger.
 
     References:
@@ -133,12 +137,11 @@ def lissa(
     3.0
     """
     ascent.check_count("steps", steps)
-    if ascent.known(scale) and not np.all(np.asarray(scale) > 0):
-        raise ValueError(f"`scale` is {scale}: it must be above zero")
-    _check_damping(damping)
+    ascent.check_positive("scale", scale)
+    ascent.check_positive("damping", damping, or_zero=True)
 
     def inverse(b: PyTree) -> curvature.Solution:
-        flat, unravel = jax.flatten_util.ravel_pytree(b)
+        flat, unravel, size = _at_scale_one(b)
 
         def left(x: Array, product: Callable[[PyTree], PyTree]) -> Array:
             image, _ = jax.flatten_util.ravel_pytree(product(unravel(x)))
@@ -156,7 +159,10 @@ def lissa(
         norm = jnp.sqrt(jnp.sum(flat**2))
         residual = jnp.sqrt(jnp.sum(rest**2)) / jnp.where(norm > 0, norm, 1)
         found = curvature.Solution(
-            unravel(x), residual, jnp.full((), steps, jnp.int32), residual <= tol
+            unravel(x * size),
+            residual,
+            jnp.full((), steps, jnp.int32),
+            residual <= tol,
         )
         if ascent.known(found) and not found.converged:
             raise curvature.NotConverged(
@@ -193,7 +199,7 @@ def sampled_hessian(
     >>> product(jnp.array([1.0, 0.0]), key=jax.random.key(0)).tolist()
     [1.0, 1.0]
     """
-    count = losses.size_of(train)
+    count = ascent.size_of("train", train)
     ascent.check_count("size", size)
 
     def product(v: PyTree, *, key: Key) -> PyTree:
@@ -204,9 +210,16 @@ def sampled_hessian(
     return product
 
 
-def _check_damping(damping: ArrayLike) -> None:
-    if ascent.known(damping) and not np.all(np.asarray(damping) >= 0):
-        raise ValueError(f"`damping` is {damping}: pass zero or more")
+def _at_scale_one(b: PyTree) -> tuple[Array, Callable[[Array], PyTree], Array]:
+    """A flat right-hand side, the way back, and what it was divided by.
+
+    Squares of a small one, the gradient of a confident example, would be zero.
+    """
+    ascent.check_finite("b", b, "look at the gradient that it is")
+    flat, unravel = jax.flatten_util.ravel_pytree(b)
+    peak = jax.lax.stop_gradient(jnp.max(jnp.abs(flat), initial=0))
+    size = jnp.where(peak == 0, 1, peak)
+    return flat / size, unravel, size
 
 
 def _raise_unless_sound(

@@ -140,11 +140,8 @@ def all_eigenpairs(matrix: Array, like: PyTree) -> curvature.Eigenpairs:
     """
     flat, unravel = jax.flatten_util.ravel_pytree(like)
     chex.assert_shape(matrix, (flat.size, flat.size))
-    if ascent.known(matrix) and not jnp.all(jnp.isfinite(matrix)):
-        raise ValueError(
-            "`matrix` has numbers that are not finite: look at the features and the "
-            "layer that it comes from"
-        )
+    remedy = "look at the features and the layer that it comes from"
+    ascent.check_finite("matrix", matrix, remedy)
     with jax.default_matmul_precision("highest"):
         values, vectors = jnp.linalg.eigh(matrix)
         left = matrix @ vectors - values[None] * vectors

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import jax
-import numpy as np
 
 from protojax.contracts import Array, Fn, PyTree
 from protojax.methods import metrics
@@ -76,28 +75,3 @@ def restrict(
         return loss(whole, example)
 
     return part_loss, part
-
-
-def size_of(train: PyTree) -> int:
-    """The number of training examples.
-
-    Args:
-      train: a tree of arrays `[N, ...]`.
-
-    Returns:
-      N.
-
-    Raises:
-      ValueError: if it is zero, or not the same everywhere.
-
-    >>> import jax.numpy as jnp
-    >>> size_of({"image": jnp.zeros((3, 8, 8, 1)), "label": jnp.zeros(3, int)})
-    3
-    """
-    counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(train)}
-    if len(counts) != 1 or counts <= {(), (0,)}:
-        raise ValueError(
-            f"`train` has leading axes {sorted(counts)}: pass arrays with the same, "
-            "non-zero number of examples along their first axis"
-        )
-    return next(iter(counts))[0]

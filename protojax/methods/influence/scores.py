@@ -17,7 +17,8 @@ class Influence(NamedTuple):
 
     Attributes:
       values: `[N]`. Positive: the example helps; trained without it, the loss on the
-        test example would be higher by about `values / N`.
+        test example would be higher by about `values / N`. NaN where the example's
+        loss is not finite, as that of a label which is no class.
       direction: the inverse Hessian times the test gradient, a tree like `params`; the
         influence of any other training example is the slope of its loss along it.
       residual: `[]` of the linear system, relative; see the inverse that was used.
@@ -81,7 +82,7 @@ def of_training(
     >>> found.values.tolist()                       # the mean is too low for this test
     [-2.0, -1.0, 3.0]
     """
-    losses.size_of(train)
+    ascent.size_of("train", train)
     ascent.check_count("batch_size", batch_size)
     _check_losses(loss, params, train, test, batch_size)
     with jax.default_matmul_precision("highest"):
@@ -130,7 +131,7 @@ def direction(
     >>> float(slope(loss, mean, jnp.array(3.0), found.x))
     -3.0
     """
-    count = losses.size_of(train)
+    count = ascent.size_of("train", train)
     chex.assert_rank(chosen, 1)
     if ascent.known(chosen):
         places = np.asarray(chosen)
@@ -159,14 +160,15 @@ def slope(loss: losses.Loss, params: PyTree, example: PyTree, along: PyTree) -> 
       along: the direction, a tree like `params`.
 
     Returns:
-      `[]` the slope, by one forward-mode pass.
+      `[]` the slope, by one forward-mode pass; NaN where the loss is not finite.
 
     >>> import jax.numpy as jnp
     >>> w, along = jnp.array([1.0, 2.0]), jnp.array([0.0, 1.0])
     >>> float(slope(lambda w, x: jnp.sum(w**2) * x, w, 1.0, along))
     4.0
     """
-    return jax.jvp(lambda p: loss(p, example), (params,), (along,))[1]
+    value, moved = jax.jvp(lambda p: loss(p, example), (params,), (along,))
+    return jnp.where(jnp.isfinite(value), moved, jnp.nan)
 
 
 def raise_unless_converged(found: curvature.Solution) -> None:
@@ -190,7 +192,10 @@ def raise_unless_converged(found: curvature.Solution) -> None:
 
 
 def _gradient(loss: losses.Loss, params: PyTree, example: PyTree) -> PyTree:
-    return lowering.canonical(jax.grad(loss))(params, example)
+    """NaN where the loss is not finite: that of a label that is no class is zero."""
+    value, found = lowering.canonical(jax.value_and_grad(loss))(params, example)
+    finite = jnp.isfinite(value)
+    return jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.nan), found)
 
 
 def _map(fn: Fn, examples: PyTree, batch_size: int) -> Array:

@@ -258,12 +258,12 @@ def test_leading_eigenpairs_of_a_data_set_in_one_program(by_example):
 def test_impossible_examples_are_named():
     loss = lambda w, e: jnp.sum(w * e)
     for examples, said in (
-        (np.zeros((0, 2)), r"\[0\]"),
-        ((np.zeros((3, 2)), np.zeros(4)), r"\[3, 4\]"),
-        ((np.zeros((3, 2)), 1.0), r"\[0, 3\]"),
+        (np.zeros((0, 2)), r"\[\(0,\)\]"),
+        ((np.zeros((3, 2)), np.zeros(4)), r"\[\(3,\), \(4,\)\]"),
+        ((np.zeros((3, 2)), 1.0), r"\[\(\), \(3,\)\]"),
         ((), r"\[\]"),
     ):
-        with pytest.raises(ValueError, match=rf"`examples` has leading axes of {said}"):
+        with pytest.raises(ValueError, match=rf"`examples` has leading axes {said}"):
             curvature.mean_hessian(loss, jnp.zeros(2), examples)
     with pytest.raises(ValueError, match="`batch_size` is 0"):
         curvature.mean_hessian(loss, jnp.zeros(2), np.zeros((3, 2)), batch_size=0)
