@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from experiments import explained
 from protojax import attributions, curvature, metrics, objectives
 from protojax.contracts import Array, Fn, Key, MatVec, PyTree, Score
-from protojax.mechanisms.curvature import piecewise
 
 if TYPE_CHECKING:
     from experiments.hessian import Config
@@ -254,8 +253,8 @@ def has_closed_form(seen: Seen, most: int = CLASSES) -> bool:
 def is_piecewise_linear(fn: Fn, x: Array) -> bool:
     """Whether a network has no step that bends it."""
     try:
-        piecewise.raise_if_curved(fn, x)
-    except ValueError:
+        curvature.raise_if_curved(fn, x)
+    except curvature.NotPiecewiseLinear:
         return False
     return True
 

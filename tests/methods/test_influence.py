@@ -231,7 +231,7 @@ def _sampled(loss, params, train, size):
 
 def test_small_gradients_do_not_pass_for_solved():
     """In single precision squares below 1e-38 are zero, and with them residuals."""
-    twice = lambda v, key=None: 2 * v
+    twice = lambda v, **_: 2 * v
     walk = functools.partial(influence.lissa, twice, twice, key=KEY)
     small = jnp.full(3, 1e-25)
     with pytest.raises(curvature.NotConverged, match="relative residual is 0.9"):

@@ -14,7 +14,11 @@ from protojax.mechanisms.curvature.eigen import (
     top_singular,
 )
 from protojax.mechanisms.curvature.means import mean_gauss_newton, mean_hessian
-from protojax.mechanisms.curvature.piecewise import cross_entropy_eigenpairs
+from protojax.mechanisms.curvature.piecewise import (
+    NotPiecewiseLinear,
+    cross_entropy_eigenpairs,
+    raise_if_curved,
+)
 from protojax.mechanisms.curvature.products import (
     Jacobian,
     gauss_newton,
@@ -38,6 +42,7 @@ __all__ = [
     "Estimate",
     "Jacobian",
     "NotConverged",
+    "NotPiecewiseLinear",
     "NotPositiveDefinite",
     "SingularTriplets",
     "Solution",
@@ -54,6 +59,7 @@ __all__ = [
     "mass",
     "mean_gauss_newton",
     "mean_hessian",
+    "raise_if_curved",
     "solve",
     "spectral_density",
     "top_eigenpairs",

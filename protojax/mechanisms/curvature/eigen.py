@@ -224,7 +224,11 @@ def condition_number(
     """
     operator = krylov.flat(matvec, like)
     (size,) = operator.like.shape
-    _check_num(2, steps, size)
+    ascent.check_count("steps", steps)
+    if min(steps, size) < 2:
+        raise ValueError(
+            f"`steps` is {steps} and the dimension {size}: a condition number takes two"
+        )
     with jax.default_matmul_precision("highest"):
         ritz = _lanczos(operator, key, min(steps, size))
         values, _, residuals = ritz.pairs(jnp.array([0, -1]))
@@ -246,10 +250,12 @@ class NotPositiveDefinite(ValueError):
 
 
 def _check_num(num: int, steps: int, size: int) -> None:
-    if not 1 <= num <= min(steps, size):
+    ascent.check_count("steps", steps)
+    ascent.check_count("num", num)
+    if num > min(steps, size):
         raise ValueError(
-            f"`num` is {num}: choose at least 1, at most `steps` ({steps}) and at most "
-            f"the dimension ({size})"
+            f"`num` is {num}: choose at most `steps` ({steps}) and at most the "
+            f"dimension ({size})"
         )
 
 

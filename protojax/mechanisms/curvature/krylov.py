@@ -26,12 +26,13 @@ class Operator(NamedTuple):
     unravel: Callable[[Array], PyTree]
 
 
-def flat(matvec: MatVec, like: PyTree) -> Operator:
+def flat(matvec: MatVec, like: PyTree, *, name: str = "like") -> Operator:
     """An operator on trees as one on vectors.
 
     Args:
       matvec: the product with a tree like `like`.
       like: a tree of floating-point arrays.
+      name: how that argument is called.
 
     Returns:
       The operator.
@@ -47,8 +48,8 @@ def flat(matvec: MatVec, like: PyTree) -> Operator:
     vector, unravel = jax.flatten_util.ravel_pytree(like)
     if not vector.size or not jnp.issubdtype(vector.dtype, jnp.floating):
         raise ValueError(
-            f"`like` has {vector.size} numbers of type {vector.dtype}: pass a tree of "
-            "floating-point arrays"
+            f"`{name}` has {vector.size} numbers of type {vector.dtype}: pass a tree "
+            "of floating-point arrays"
         )
 
     def product(v: Array) -> Array:
@@ -56,7 +57,7 @@ def flat(matvec: MatVec, like: PyTree) -> Operator:
         if image.shape != v.shape:
             raise ValueError(
                 f"`matvec` gives {image.size} numbers for {v.size}: the operator must "
-                "be symmetric, from trees like `like` to trees like `like`"
+                f"be symmetric, from trees like `{name}` to trees like `{name}`"
             )
         return image
 
@@ -166,6 +167,27 @@ def space(operator: Operator, key: Key, steps: int) -> tuple[Array, Array]:
     return basis, (matrix @ basis).at[-1].add(rest) - basis * fresh[None]
 
 
+def raise_unless_finite(result: PyTree) -> None:
+    """Name a product that is not finite.
+
+    Args:
+      result: what was made of the products, a tree of arrays. Traced results pass:
+        there the numbers say it.
+
+    Raises:
+      FloatingPointError: if a product is known not to be finite.
+
+    >>> raise_unless_finite(jnp.ones(3))
+    """
+    if not ascent.known(result):
+        return
+    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(result)):
+        raise FloatingPointError(
+            "a product with the operator is not finite: look at the function whose "
+            "curvature it is (a logarithm or a norm at zero?)"
+        )
+
+
 def raise_unless_sound(scale: Array, result: PyTree) -> None:
     """Name an operator that is zero, or a product that is not finite.
 
@@ -179,14 +201,8 @@ def raise_unless_sound(scale: Array, result: PyTree) -> None:
 
     >>> raise_unless_sound(jnp.ones(()), jnp.ones(3))
     """
-    if not ascent.known((scale, result)):
-        return
-    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(result)):
-        raise FloatingPointError(
-            "a product with the operator is not finite: look at the function whose "
-            "curvature it is (a logarithm or a norm at zero?)"
-        )
-    if scale == 0:
+    raise_unless_finite(result)
+    if ascent.known((scale, result)) and scale == 0:
         raise ascent.Stalled(
             "the operator is zero. The Hessian of a piecewise linear function, such as "
             "the logit of a ReLU network, is zero almost everywhere: take a smooth twin"

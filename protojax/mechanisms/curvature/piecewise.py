@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from protojax.contracts import Fn, PyTree
 from protojax.mechanisms import lowering, tracing
+from protojax.mechanisms.curvature import krylov
 from protojax.mechanisms.curvature.eigen import Eigenpairs
 
 
@@ -41,8 +42,10 @@ def cross_entropy_eigenpairs(predict: Fn, x: PyTree) -> Eigenpairs:
       zero. The residuals are those of products with `J` and its transpose.
 
     Raises:
-      ValueError: if `predict` has a step that is not known to be piecewise linear; it
-        is named with its line.
+      NotPiecewiseLinear: if `predict` has a step that is not known to be piecewise
+        linear; it is named with its line.
+      ValueError: for a single logit.
+      FloatingPointError: if logits or their Jacobian are known not to be finite.
 
     References:
       Singla et al., Understanding impacts of high-order loss approximations and
@@ -54,11 +57,17 @@ def cross_entropy_eigenpairs(predict: Fn, x: PyTree) -> Eigenpairs:
     >>> round(float(pairs.values[0]), 5), jnp.abs(pairs.vectors[0]).round(5).tolist()
     (1.0, [1.0, 0.0, 0.0])
     """
+    chex.assert_type(jax.tree.leaves(x), float)
     raise_if_curved(predict, x)
     flat, unravel = jax.flatten_util.ravel_pytree(x)
     with jax.default_matmul_precision("highest"):
         logits, backward = jax.vjp(lambda z: predict(unravel(z)), flat)
         chex.assert_rank(logits, 1)
+        if logits.size == 1:
+            raise ValueError(
+                "`predict` gives one logit, and the softmax of one class is constant: "
+                "for a sigmoid give two, jnp.stack([0, logit])"
+            )
         pull = lowering.canonical(lambda u: backward(u)[0])
         rows = jax.lax.map(pull, jnp.eye(logits.size, dtype=logits.dtype))
         # Differences to the likeliest class are small for themselves where their mean
@@ -74,9 +83,15 @@ def cross_entropy_eigenpairs(predict: Fn, x: PyTree) -> Eigenpairs:
         vectors = (basis @ weights[:, :rank]).T
         values = singular[:rank] ** 2
         rest = (vectors @ factor.T) @ factor - values[:, None] * vectors
-    return Eigenpairs(
+    pairs = Eigenpairs(
         values, jax.vmap(unravel)(vectors), jnp.sqrt(jnp.sum(rest**2, axis=1))
     )
+    krylov.raise_unless_finite(pairs)
+    return pairs
+
+
+class NotPiecewiseLinear(ValueError):
+    """A function that may bend, whose curvature has no closed form."""
 
 
 def raise_if_curved(fn: Fn, x: PyTree) -> None:
@@ -91,13 +106,13 @@ def raise_if_curved(fn: Fn, x: PyTree) -> None:
       x: the tree, or its shapes.
 
     Raises:
-      ValueError: naming the first such step and its line.
+      NotPiecewiseLinear: naming the first such step and its line.
 
     >>> import jax, jax.numpy as jnp
     >>> raise_if_curved(jax.nn.relu, jnp.ones(3))
     >>> raise_if_curved(jnp.exp, jnp.ones(3))  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
-    ValueError: ...
+    NotPiecewiseLinear: ...
     """
     program = tracing.straight_line(fn, x)
     types = jax.eval_shape(program.run, x)
@@ -111,7 +126,7 @@ def raise_if_curved(fn: Fn, x: PyTree) -> None:
             if moves and jnp.issubdtype(types[place].dtype, jnp.inexact)
         ]
         if bends and not _is_piecewise_linear(step.equation, moved):
-            raise ValueError(
+            raise NotPiecewiseLinear(
                 f"the function is not known to be piecewise linear: "
                 f"`{step.equation.name}` at {step.equation.source} may bend it. Take "
                 "top_eigenpairs(hessian(loss, x), ...), which holds for any function"
@@ -158,12 +173,18 @@ _PIECEWISE_LINEAR = {
     "reduce_window_sum",
     "reshape",
     "rev",
+    "scatter",
+    "scatter-add",
+    "scatter-sub",
     "select_n",
     "slice",
     "sort",
     "split",
     "squeeze",
+    "stack",
     "stop_gradient",
     "sub",
+    "tile",
     "transpose",
+    "unstack",
 }

@@ -7,7 +7,8 @@ import jax.flatten_util
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike, MatVec, PyTree
-from protojax.mechanisms import ascent, lowering
+from protojax.mechanisms import ascent
+from protojax.mechanisms.curvature import krylov
 
 
 class Solution(NamedTuple):
@@ -74,7 +75,8 @@ def solve(
         of precision, or of a positive definite operator.
       FloatingPointError: if a product is known not to be finite.
       ValueError: for a negative damping, a tolerance that is not positive, a
-        right-hand side that is not finite, or fewer than one step.
+        right-hand side that is not finite or not of floating-point numbers, a product
+        of another size, or fewer than one step.
 
     References:
       Hestenes and Stiefel, Methods of conjugate gradients for solving linear systems,
@@ -88,15 +90,13 @@ def solve(
     """
     _check(b, damping, tol, steps)
     flat, unravel = jax.flatten_util.ravel_pytree(b)
+    product = krylov.flat(matvec, b, name="b").product
     damping, tol = (jnp.asarray(value, flat.dtype) for value in (damping, tol))
     # Squares of a small right-hand side would be zero in single precision.
     peak = jnp.max(jnp.abs(flat), initial=0)
     scale = jax.lax.stop_gradient(jnp.where(peak > 0, peak, 1))
 
     with jax.default_matmul_precision("highest"):
-        product = lowering.canonical(
-            lambda v: jax.flatten_util.ravel_pytree(matvec(unravel(v)))[0]
-        )
 
         def climb(damped: MatVec, right: Array) -> tuple[Array, _State]:
             last = _iterate(damped, right, tol, steps)

@@ -318,7 +318,7 @@ def test_an_indefinite_or_singular_operator_has_no_condition_number(symmetric):
     for matrix in (symmetric(drawn(8)), symmetric(drawn(8, 3) ** 2)):
         with pytest.raises(curvature.NotPositiveDefinite, match="`damping` 0 is "):
             condition(matrix)
-    with pytest.raises(ValueError, match="`num` is 2"):
+    with pytest.raises(ValueError, match="`steps` is 8 and the dimension 1: a cond"):
         condition(np.ones((1, 1)))
 
 
@@ -348,9 +348,12 @@ def test_products_that_are_not_finite_raise_eagerly_and_show_when_traced():
 
 
 def test_what_cannot_be_asked_for_is_named():
-    for num, steps in ((5, 4), (9, 32), (0, 4)):
+    for num, steps in ((5, 4), (9, 32), (0, 4), (1.5, 4)):
         with pytest.raises(ValueError, match=f"`num` is {num}"):
             pairs_of(np.eye(8), num=num, steps=steps)
+    for steps in (0, 3.5):
+        with pytest.raises(ValueError, match=f"`steps` is {steps}"):
+            pairs_of(np.eye(8), steps=steps)
     with pytest.raises(ValueError, match="`which` is 'middle': magnitude, largest"):
         curvature.top_eigenpairs(lambda v: v, np.ones(3), key=KEY, which="middle")
 

@@ -177,7 +177,21 @@ LINEAR_STEPS = {
         h.reshape(2, 3), -jnp.inf, jax.lax.max, (1, 2), (1, 1), "SAME"
     ).ravel(),
     "averaged": lambda h: jnp.cumsum(h) / 6 + jnp.pad(h[1:], (0, 1)),
+    "tiled": lambda h: jnp.tile(h[:3], 2) + jnp.stack([h[0], h[5]] * 3),
+    "placed": lambda h: h.at[:2].set(h[3:5]).at[3].add(h[0]) + sum(h),
 }
+
+
+def test_what_has_no_spectrum_is_named():
+    weights = np.float32(np.random.default_rng(0).normal(size=(3, 4)))
+    run = curvature.cross_entropy_eigenpairs
+    with pytest.raises(ValueError, match="`predict` gives one logit.*for a sigmoid"):
+        run(lambda x: weights[:1] @ x, jnp.ones(4))
+    for broken in (jnp.full(4, jnp.nan), jnp.full(4, jnp.inf)):
+        with pytest.raises(FloatingPointError, match="not finite"):
+            run(lambda x: weights @ x, broken)
+    traced = jax.jit(lambda x: run(lambda x: weights @ x, x).values)
+    assert np.isnan(traced(jnp.full(4, jnp.nan))).all()
 
 
 def with_step(step):
@@ -194,7 +208,8 @@ def test_a_bend_is_named_with_its_line_under_jit_too(name):
         jax.jit(curvature.cross_entropy_eigenpairs, static_argnums=0),
     ):
         with pytest.raises(
-            ValueError, match=r"not known to be piecewise linear: `\w+` at .*:\d+"
+            curvature.NotPiecewiseLinear,
+            match=r"not known to be piecewise linear: `\w+` at .*:\d+",
         ):
             run(predict, x)
 
@@ -228,7 +243,8 @@ def test_every_known_step_is_a_primitive_of_jax():
         for value in vars(module).values()
         if isinstance(value, jax.extend.core.Primitive)
     }
-    assert known - primitives <= {"copy", "name", "stop_gradient", "split"}
+    apart = "copy name scatter-sub split stack stop_gradient tile unstack"
+    assert known - primitives <= set(apart.split())
 
 
 @pytest.mark.realdata

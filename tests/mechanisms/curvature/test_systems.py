@@ -181,3 +181,7 @@ def test_impossible_requests_are_named():
             curvature.solve(eye, jnp.ones(3), **knobs)
     with pytest.raises(ValueError, match="`b` has numbers that are not finite"):
         curvature.solve(eye, {"a": jnp.ones(3), "b": jnp.array([1.0, jnp.inf])})
+    with pytest.raises(ValueError, match="`b` has 3 numbers of type int32"):
+        curvature.solve(eye, jnp.arange(3))
+    with pytest.raises(ValueError, match="`matvec` gives 2 numbers for 3: .*like `b`"):
+        curvature.solve(lambda v: v[:2], jnp.ones(3))
