@@ -298,6 +298,20 @@ def test_a_relu_network_is_stalled_by_name():
         )
 
 
+@pytest.mark.parametrize("name", BOTH)
+def test_products_that_are_not_finite_are_no_robustness(name):
+    x = jnp.full((1, 4, 1), 0.5)
+    root = lambda z: jnp.sqrt(z - 0.5)
+    at = {
+        "eigenvector": {"score": lambda z: jnp.sum(root(z))},
+        "singular_vector": {"explain": lambda z: root(z)[..., 0]},
+    }
+    traced = run(name, jnp.sum, x, **at[name])
+    assert bool(traced.stalled) and int(traced.step) == 0
+    with pytest.raises(FloatingPointError, match="product with the operator is not"):
+        BOTH[name](jnp.sum, x, radius=0.1, key=KEY, **at[name])
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", BOTH)
 def test_fragility_9_7_ball_bounds_mask_and_label(name, norm):

@@ -59,17 +59,20 @@ def eigenvector(
         to its gradient. With `objectives.margin(fn, y)` the label is kept to first
         order.
       num: how many eigenvectors.
-      steps: products with the operator to find them, in all.
+      steps: of Lanczos, to find them: as many products with the Hessian, and twice as
+        many where there is a mask or `keep`.
       rounds: of the fixed point.
 
     Returns:
       The best of the `2 * num` images, or `x` (at step 0); the trace `[2 * num]` has
       the values by eigenvector, first along it, then against it. Stalled if the
-      Hessian is zero where pixels may change.
+      Hessian is zero, or not finite, where pixels may change.
 
     Raises:
       ValueError: for a bad radius, norm, number of eigenvectors or rounds, or image.
       Stalled: if the Hessian is known to be zero where pixels may change.
+      FloatingPointError: if a product with it, or the objective, is known not to be
+        finite.
 
     References:
       Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, section 5.
@@ -95,7 +98,7 @@ def eigenvector(
         values, _, vectors, _ = curvature.top_singular(
             operator, x, key=key, num=num, steps=steps
         )
-    stalled = ~jnp.any(values != 0)
+    stalled = ~jnp.any(jnp.isfinite(values) & (values != 0))
     return _follow(
         objective, x, vectors, operator, allowed, rounds=rounds, stalled=stalled
     )
@@ -132,18 +135,21 @@ def singular_vector(
       mask: `[H, W]`, or broadcastable to `x`: 1 where pixels may change, 0 elsewhere.
       keep: `[H, W, C] -> []`, which is to stay as it is, as for `eigenvector`.
       num: how many singular vectors.
-      steps: products with the Jacobian and its transpose to find them, in all.
+      steps: of Lanczos, to find them: as many products with the Jacobian, and as many
+        with its transpose.
       rounds: of the fixed point.
 
     Returns:
       The best of the `2 * num` images, or `x` (at step 0); the trace `[2 * num]` has
       the values by singular vector, first along it, then against it. Stalled if the
-      Jacobian is zero, or at rounding level: if the map would not move by more than
-      rounding errors over the whole range of pixels.
+      Jacobian is not finite, zero, or at rounding level: if the map would not move by
+      more than rounding errors over the whole range of pixels.
 
     Raises:
       ValueError: for a bad radius, norm, number of vectors or rounds, or image.
       Stalled: if the Jacobian is known to be zero, or at rounding level.
+      FloatingPointError: if a product with it, or the objective, is known not to be
+        finite.
 
     References:
       Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, section 5.
@@ -161,7 +167,7 @@ def singular_vector(
     operator = _restricted(curvature.jacobian(explain, x), allowed)
     found = curvature.top_singular(operator, x, key=key, num=num, steps=steps)
     still = _ROUNDING * jnp.finfo(x.dtype).eps * jnp.linalg.norm(explain(x))
-    stalled = jnp.max(found.values) * x.size**0.5 <= still
+    stalled = ~(jnp.max(found.values) * x.size**0.5 > still)
     if ascent.known(stalled) and stalled:
         raise ascent.Stalled(
             "the map does not move to first order: its Jacobian is zero, or at rounding"
@@ -263,8 +269,8 @@ def _follow(
         return allowed.project(x + change)
 
     with jax.default_matmul_precision("highest"):
-        images = jax.lax.map(image, signed)
-    out = search.best_of(objective, x, lambda _, z: z, images)
+        ends = jax.lax.map(image, signed)
+    out = search.best_of(objective, x, lambda _, z: z, ends)
     return ascent.raise_if_stalled(out._replace(stalled=stalled))
 
 
