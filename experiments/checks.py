@@ -16,6 +16,11 @@ def not_below_zero(config: Any, *names: str) -> None:
     _hold(config, names, lambda value: value >= 0, "zero or above")
 
 
+def at_least(config: Any, least: int, *names: str) -> None:
+    """The same for knobs of which there must be some."""
+    _hold(config, names, lambda value: value >= least, f"at least {least}")
+
+
 def among(config: Any, name: str, known: Sequence[str]) -> None:
     """Refuse names that nothing has."""
     for value in _entries(config, name):

@@ -128,10 +128,24 @@ def check(config: Config) -> None:
     explained.check(config.attributions)
     checks.among(config, "attacks", hessian_attacks.NAMES)
     checks.not_below_zero(config, "radii")
-    checks.above_zero(config, "few", "images", "shuffled", "loss_images", "lengths")
-    checks.above_zero(config, "steps", "sharpness", "values", "quadrature", "probes")
-    checks.above_zero(config, "budget", "step_size", "k", "points", "attack_points")
-    checks.above_zero(config, "dimensions", "units", "draws", "chunk")
+    checks.above_zero(config, "few", "shuffled", "loss_images", "lengths", "steps")
+    checks.above_zero(config, "sharpness", "values", "quadrature", "step_size", "k")
+    checks.above_zero(config, "points", "attack_points", "dimensions", "units")
+    checks.above_zero(config, "draws", "chunk")
+    checks.at_least(config, 2, "images", "probes")  # another image, and an error
+    checks.at_least(config, hessian_attacks.SPENT + 2, "budget")
+    if config.values > 2 * config.steps:
+        raise ValueError(
+            f"`values` is {config.values}: choose at most twice `steps`, of which that"
+            f" many are taken for them ({2 * config.steps})"
+        )
+    turning = any(name.startswith("jacobian") for name in config.attacks)
+    if turning and "smooth_gradient" in config.attributions:
+        raise ValueError(
+            "`attributions` has 'smooth_gradient', which is drawn anew at every step"
+            " and has no Jacobian to follow: take 'smooth_gradient_one_draw', or other"
+            " `attacks`"
+        )
 
 
 def set_up(config: Config) -> dict[str, studies.Study]:

@@ -20,6 +20,10 @@ NAMES = ("hessian", "jacobian", "jacobian_across", "gradient", *attacked.NAMES)
 ROUNDS = 2
 """Rounds of the fixed point in a box, for each sign of a leading vector."""
 
+SPENT = 4 * ROUNDS + 2
+"""Products in these rounds, and beside the steps of Lanczos. (Of the latter there are
+two more where a product with the transpose comes with each.)"""
+
 
 def equal_budget(
     fn: Fn,
@@ -81,11 +85,10 @@ def search(
     left = objectives.label_kept(
         objectives.top_k(climbed.explain, before, k=k), model, x
     )
-    spent = 4 * ROUNDS + 2  # in rounds of both signs, and beside the steps of Lanczos
     follow = {"radius": radius, "key": key, "rounds": ROUNDS}
     match name:
         case "hessian":
-            steps = max(1, budget - spent)
+            steps = budget - SPENT
             return attacks.eigenvector(left, x, score=seen.score, steps=steps, **follow)
         case "jacobian" | "jacobian_across":
             margin = objectives.margin(model, seen.y)
@@ -93,7 +96,7 @@ def search(
                 left,
                 x,
                 explain=climbed.twin,
-                steps=max(1, (budget - spent) // 2),  # each with the transpose
+                steps=(budget - SPENT) // 2,  # each with the transpose
                 keep=margin if name == "jacobian_across" else None,
                 **follow,
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import hessian_effects, hessian_tables, shown
+from experiments import explained, hessian_effects, hessian_tables, shown
 from protojax.scale import figures, pages, report
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _by_sharpness(rows: Mapping[str, Rows]) -> tuple[int, list[dict[str, Any]]]:
     long = [
         {
             **row,
-            "c": round(20 * row["beta"] / usual, 6),
+            "c": round(explained.SHARPNESS * row["beta"] / usual, 6),
             "cosine": _cosine(row["angle"]),
         }
         for row in [*rows["sharpness"], *rows[""]]

@@ -161,11 +161,8 @@ def check(config: "Config") -> None:
     checks.not_below_zero(config, "radii")
     checks.above_zero(config, "images", "k", "top", "steps", "chunk")
     checks.above_zero(config, "dampings", "pairs")
-    for name, least in (("train", 4), ("leave_out", 3)):
-        if getattr(config, name) < least:
-            raise ValueError(
-                f"`{name}` is {getattr(config, name)}: it must be at least {least}"
-            )
+    checks.at_least(config, 4, "train")
+    checks.at_least(config, 3, "leave_out")
     for name in ("k", "top"):
         if getattr(config, name) > config.train:
             raise ValueError(

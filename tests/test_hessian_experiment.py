@@ -259,3 +259,24 @@ def test_shuffled_weights_are_the_same_numbers_elsewhere(seen):
             np.sort(mixed[name].ravel()), np.sort(seen.weights[name].ravel())
         )
     np.testing.assert_array_equal(mixed["bias"], seen.weights["bias"])
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"images": 1}, "`images` is 1: it must be at least 2"),
+        ({"probes": 1}, "`probes` is 1: it must be at least 2"),
+        ({"budget": 11}, "`budget` is 11: it must be at least 12"),
+        ({"values": 49}, r"`values` is 49: choose at most twice `steps`, .* \(48\)"),
+        ({"attributions": ("smooth_gradient",)}, "take 'smooth_gradient_one_draw'"),
+        ({"attributions": ("conductance",)}, "which explains a layer"),
+        ({"attacks": ("hesian",)}, "`attacks` has 'hesian'.*mean 'hessian'"),
+        ({"lengths": ()}, "`lengths` is empty"),
+        ({"radii": (float("nan"),)}, "`radii` has nan"),
+    ],
+)
+def test_what_means_nothing_is_refused(knobs, message):
+    for config in hessian.CONFIGS.values():
+        hessian.check(config)
+    with pytest.raises(ValueError, match=message):
+        hessian.check(dataclasses.replace(hessian.CONFIGS["default"], **knobs))
