@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; nothing is loaded
         activations as activations,
         attacks as attacks,
         attributions as attributions,
+        cladec as cladec,
         influence as influence,
         metrics as metrics,
         objectives as objectives,
@@ -58,6 +59,7 @@ _MODULES = {
     "metrics": "methods",  # how far a map moved
     "influence": "methods",  # which training examples a prediction leans on
     "prototypes": "methods",  # this looks like that: ProtoPNet
+    "cladec": "methods",  # what a layer knows, as an image decoded from it
     "srae": "methods",  # explanation networks: a layer in a few x-features
     # models: the only import of Flax
     "models": "",

@@ -27,6 +27,7 @@ _MODULES = {
     "mobilenet",  # MobileNet V1 and V2
     "vit",  # vision transformer
     "protopnet",  # a head of prototypes on any of them
+    "decoder",  # from the code of a layer back to an image
     "xnn",  # explanation networks on the units of a layer
     "layers",  # what they share
     "pretrained",  # weights from .npz, .safetensors and PyTorch files
@@ -44,6 +45,9 @@ _NETWORKS = {
     "MobileNetV2": "mobilenet",
     "VisionTransformer": "vit",
     "PrototypeHead": "protopnet",
+    "Decoder": "decoder",
+    "SmallDecoder": "decoder",
+    "SmallClassifier": "convnet",
     "XNN": "xnn",
     "ConvolutionalXNN": "xnn",
 }

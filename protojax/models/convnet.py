@@ -98,3 +98,36 @@ class CifarCNN(nn.Module):
 
 
 _CIFAR_CONVS = ((96, 1), (96, 1), (96, 2), (192, 1), (192, 1), (192, 2))
+
+
+class SmallClassifier(nn.Module):
+    """The classifier of a reproduction of ClaDec, for digits and clothes.
+
+    Two convolutions, each with a normalization and pooling; layers are named `conv`
+    (the last feature map) and `dense`. Norms are of groups, where theirs are of
+    batches, so that `params` is the whole state; and it returns logits, where theirs
+    returns sigmoids under a cross-entropy.
+
+    Attributes:
+      classes: how many logits.
+
+    >>> import jax
+    >>> model, x = SmallClassifier(), jax.numpy.zeros((28, 28, 1))
+    >>> model.apply(model.init(jax.random.key(0), x), x).shape
+    (10,)
+    """
+
+    classes: int = 10
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Return the logits `[K]` of one image `[H, W, C]` in [0, 1]."""
+        h = layers.normalize(x, 0.0, 1.0)
+        for number, width in enumerate((32, 64)):
+            h = nn.relu(nn.Conv(width, (3, 3), name=f"conv{number}")(h))
+            h = _group_norm(8, name=f"norm{number}")(h)
+            h = nn.max_pool(h, (2, 2), (2, 2))
+        h = ad_checkpoint.checkpoint_name(h, "conv")
+        h = nn.relu(nn.Dense(128, name="hidden")(h.ravel()))
+        h = ad_checkpoint.checkpoint_name(h, "dense")
+        return nn.Dense(self.classes, name="head")(h)

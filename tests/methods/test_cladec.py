@@ -1,0 +1,240 @@
+"""What decoders are trained for, against closed forms; and members among others."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from protojax import activations, attacks, cladec, models, objectives, srae
+
+KEY = jax.random.key(0)
+SIGMA = np.diag([4.0, 3.0, 2.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "error", "best"),
+    [
+        (np.eye(4)[:2], 3, 3),
+        (np.eye(4)[2:], 7, 3),
+        (np.full((1, 4), 0.5), 7, 6),
+        (np.eye(4)[3:], 9, 6),
+    ],
+)
+def test_F8_errors_of_linear_decoders_and_of_the_best_autoencoder(encoder, error, best):
+    decoder, found = cladec.linear_error(jnp.asarray(SIGMA), jnp.asarray(encoder))
+    assert found == pytest.approx(error, rel=1e-6)
+    assert cladec.principal_error(jnp.asarray(SIGMA), size=len(encoder)) == (
+        pytest.approx(best, rel=1e-6)
+    )
+    if len(encoder) == 1 and error == 7:
+        np.testing.assert_allclose(decoder[:, 0], [0.8, 0.6, 0.4, 0.2], rtol=1e-6)
+    mix = np.random.default_rng(0).normal(size=(len(encoder),) * 2)
+    again, same = cladec.linear_error(jnp.asarray(SIGMA), jnp.asarray(mix @ encoder))
+    assert same == pytest.approx(error, rel=1e-4)
+    np.testing.assert_allclose(again @ mix, decoder, atol=1e-4)
+
+
+def test_F8_no_linear_decoder_is_better_than_principal_components():
+    def both(key):
+        first, second = jax.random.split(key)
+        root = jax.random.normal(first, (6, 6))
+        covariance = root @ root.T
+        encoder = jax.random.normal(second, (2, 6))
+        return (
+            cladec.linear_error(covariance, encoder)[1],
+            cladec.principal_error(covariance, size=2),
+        )
+
+    with jax.enable_x64(True):
+        found = jax.jit(jax.vmap(both))(jax.random.split(KEY, 1000))
+        errors, bounds = map(np.asarray, found)
+    assert np.all(errors >= bounds - 1e-9)
+    with pytest.raises(ValueError, match="`size` is 5: choose 0 to 4"):
+        cladec.principal_error(jnp.asarray(SIGMA), size=5)
+
+
+def test_principal_components_and_linear_decoders_of_data_agree_with_covariances():
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(300, 4)) @ np.diag([2.0, 1.5, 1.0, 0.5]) + 3
+    data = jnp.asarray(data, jnp.float32)
+    covariance = jnp.asarray(np.cov(np.asarray(data).T, bias=True))
+    mean, rows = cladec.principal_components(data, size=2)
+    back = mean[None] + (data - mean[None]) @ rows.T @ rows
+    error = float(jnp.sum((data - back) ** 2)) / 300
+    assert error == pytest.approx(
+        float(cladec.principal_error(covariance, size=2)), rel=1e-4
+    )
+    encoder = jnp.asarray(rng.normal(size=(2, 4)), jnp.float32)
+    codes = data @ encoder.T
+    kernel, bias = cladec.linear_decoder(codes, data)
+    error = float(jnp.sum((data - codes @ kernel - bias[None]) ** 2)) / 300
+    assert error == pytest.approx(
+        float(cladec.linear_error(covariance, encoder)[1]), rel=1e-3
+    )
+    with pytest.raises(ValueError, match="`size` is 5: choose 1 to 4"):
+        cladec.principal_components(data, size=5)
+
+
+def linear_problem():
+    """Codes of images by a linear encoder, and a linear decoder to be trained."""
+    rng = np.random.default_rng(1)
+    images = jnp.asarray(rng.normal(size=(40, 2, 2, 1)))
+    codes = images.reshape(40, 4) @ jnp.asarray(rng.normal(size=(4, 2)))
+    labels = jnp.asarray(rng.integers(3, size=40))
+    head = jnp.asarray(rng.normal(size=(4, 3)))
+
+    def reconstruct(params, index):
+        return (codes[index] @ params["kernel"] + params["bias"]).reshape(2, 2, 1)
+
+    params = {"kernel": jnp.zeros((2, 4)), "bias": jnp.zeros(4)}
+    return images, codes, labels, lambda x: x.ravel() @ head, reconstruct, params
+
+
+def trained(alpha, rounds=200):
+    images, _, labels, classify, reconstruct, params = linear_problem()
+    sgd = optax.sgd(0.3)
+    loss = cladec.on_batches(reconstruct, classify, images, labels, alpha=alpha)
+    return srae.train(
+        loss,
+        srae.member(params, sgd, rounds=rounds),
+        sgd,
+        batches=lambda _: jnp.arange(40)[None],
+        key=KEY,
+    )
+
+
+def test_a_linear_decoder_that_is_trained_is_that_of_the_closed_form():
+    with jax.enable_x64(True):
+        images, codes, *_ = linear_problem()
+        kernel, bias = cladec.linear_decoder(codes, images.reshape(40, 4), ridge=0.0)
+        found = jax.jit(trained)(0.0).params
+        np.testing.assert_allclose(found["kernel"], kernel, atol=1e-5)
+        np.testing.assert_allclose(found["bias"], bias, atol=1e-5)
+
+
+def test_alphas_trained_at_once_are_each_what_they_are_alone():
+    alphas = np.array([0.0, 0.3, 1.0])
+    with jax.enable_x64(True):
+        one = chex.assert_max_traces(lambda alpha: trained(alpha, rounds=20), n=2)
+        many = jax.jit(jax.vmap(one))(jnp.asarray(alphas))
+        alone = jax.jit(one)
+        for i, alpha in enumerate(alphas):
+            member = jax.tree.map(lambda leaf, i=i: leaf[i], many)
+            expected = alone(alpha)
+            chex.assert_trees_all_close(member.params, expected.params, atol=1e-9)
+            np.testing.assert_allclose(member.trace, expected.trace, atol=1e-9)
+
+
+REC, CE = 0.02, 0.5
+LOGITS = jnp.array([-np.log(np.exp(CE) - 1), 0.0])
+
+
+@pytest.mark.parametrize(
+    ("alpha", "value"),
+    [(0.0, 0.02), (0.001, 0.02048), (0.5, 0.26), (0.99, 0.4952), (1.0, 0.5)],
+)
+def test_F6_the_loss_goes_from_reconstruction_to_classification(alpha, value):
+    x = jnp.zeros((3, 2, 1))
+    loss, terms = cladec.objective(x, x + REC**0.5, LOGITS, 0, alpha=alpha)
+    assert loss == pytest.approx(value, rel=1e-5)
+    assert terms["rec"] == pytest.approx(REC) and terms["ce"] == pytest.approx(CE)
+
+
+def test_PEERS_F4_at_both_ends_one_of_two_gradients_is_left():
+    images, _, labels, classify, reconstruct, params = linear_problem()
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    batch = jnp.arange(40)
+
+    def slope(alpha, classify=classify):
+        loss = cladec.on_batches(reconstruct, classify, images, labels, alpha=alpha)
+        return jax.grad(loss)(params, batch, None)
+
+    each = jax.vmap(reconstruct, (None, 0))
+    squares = jax.grad(lambda p: jnp.mean((each(p, batch) - images) ** 2))(params)
+    ce = jax.grad(
+        lambda p: jnp.mean(
+            optax.softmax_cross_entropy_with_integer_labels(
+                jax.vmap(classify)(each(p, batch)), labels
+            )
+        )
+    )(params)
+    chex.assert_trees_all_close(slope(0.0), squares, rtol=1e-5)
+    chex.assert_trees_all_close(slope(1.0), ce, rtol=1e-5, atol=1e-7)
+    other = slope(0.0, lambda x: 7 * classify(x) ** 2)
+    chex.assert_trees_all_close(other, squares, rtol=1e-5)  # nothing comes through it
+
+
+def test_a_sum_over_pixels_weighs_as_a_mean_of_another_alpha():
+    same = lambda pixels: round(float(cladec.same_weight(1e-3, pixels=pixels)), 2)
+    assert [same(784), same(1024), same(3072)] == [0.44, 0.51, 0.75]
+    assert cladec.same_weight(1.0, pixels=9) == 1
+
+
+def test_F6_rates_fall_when_those_of_the_authors_do():
+    rate = cladec.step_rate(1.0, epochs=64, steps=10)
+    found = np.array([float(rate(epoch * 10 + 5)) for epoch in range(64)])
+    np.testing.assert_allclose(found[:29], 1)
+    np.testing.assert_allclose(found[29:58], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(found[58:], 0.01, rtol=1e-6)
+
+
+def network():
+    """A classifier, its weights, an image, and a decoder of its layer `conv`."""
+    model = models.SmallClassifier(classes=3)
+    x = jax.random.uniform(KEY, (8, 8, 1))
+    weights = model.init(KEY, x)
+    fn = lambda x: model.apply(weights, x)
+    decoder = models.SmallDecoder(x.shape)
+    shape = cladec.code_shape(fn, "conv", x)
+    params = decoder.init(KEY, jnp.zeros(shape))
+    return fn, x, shape, lambda code: decoder.apply(params, code)
+
+
+def test_explanations_are_of_any_layer_under_attack_and_of_some_units():
+    fn, x, shape, decode = network()
+    assert shape == (2, 2, 64)
+    explain = cladec.reconstruction(fn, "conv", decode)
+    value = activations.record(fn, ["conv"])(x)[1]["conv"]
+    found = explain(x)
+    assert found.shape == x.shape
+    np.testing.assert_allclose(found, decode(value), atol=1e-6)
+    some = jnp.arange(64) % 2
+    masked = cladec.reconstruction(fn, "conv", decode, units=some[None, None])
+    np.testing.assert_allclose(masked(x), decode(value * some[None, None]), atol=1e-6)
+    away = lambda z: jnp.mean((explain(z) - found) ** 2)
+    kept = objectives.label_kept(away, fn, x)
+    knobs = {"radius": 0.05, "step_size": 0.02, "steps": 3, "key": KEY}
+    moved = jax.jit(lambda x: attacks.pgd(away, x, select=kept, **knobs))(x)
+    assert away(moved.x) > 0 and jnp.argmax(fn(moved.x)) == jnp.argmax(fn(x))
+    with pytest.raises(ValueError, match=r"`layer` is 'convs': choose from .*conv"):
+        cladec.code_shape(fn, "convs", x)
+    with pytest.raises(ValueError, match="convs"):
+        cladec.reconstruction(fn, "convs", decode)(x)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.5, np.nan])
+def test_an_alpha_that_is_none_is_refused(alpha):
+    with pytest.raises(ValueError, match=f"`alpha` is {alpha}"):
+        cladec.on_batches(jnp.add, jnp.ravel, jnp.ones((1, 1, 1, 1)), 0, alpha=alpha)
+    x = jnp.zeros((1, 1, 1))
+    with pytest.raises(ValueError, match="choose from 0"):
+        cladec.objective(x, x, jnp.zeros(2), 0, alpha=alpha)
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    x = jnp.zeros((2, 2, 3))
+    with pytest.raises(AssertionError):
+        cladec.objective(x, x[..., :1], jnp.zeros(2), 0, alpha=0.5)
+
+
+def test_maps_say_where_the_layer_lost_what_the_reference_has():
+    x = jnp.zeros((12, 12, 3)).at[3:9, 3:9].set(1.0)
+    lost = x.at[3:9, 6:9].set(0.0)  # the right half of the square is gone
+    agreed = cladec.agreement(x, lost, sigma=0.5)
+    assert agreed[5, 4] > 0.95 and agreed[5, 7] < 0.1 and agreed.shape == (12, 12)
+    found = cladec.kept_by_layer(x, lost, x, sigma=0.5)
+    assert found[5, 7] < -2.5 and found[5, 3] > -0.1
+    both = cladec.kept_by_layer(x, lost, lost, sigma=0.5)
+    np.testing.assert_allclose(both, 0, atol=1e-6)  # missing in both says nothing
