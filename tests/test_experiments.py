@@ -32,6 +32,7 @@ SCRIPTS = sorted(
     for path in (ROOT / "experiments").glob("*.py")
     if "cli.run(CONFIGS" in path.read_text() and path.stem != "cli"
 )
+LONG = ("hessian", "xnn")  # their many programs take minutes to compile
 COLORS = {"blue": (30, 40, 200), "green": (30, 180, 60), "red": (200, 40, 50)}
 
 
@@ -130,7 +131,7 @@ def check_results(folder):
 # The run of `hessian` compiles ten programs; its own tests have one of a tiny network.
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n == "hessian")) for n in SCRIPTS],
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in SCRIPTS],
 )
 def test_a_smoke_run_leaves_its_rows_numbers_and_page_and_resumes(
     name, process, cache, monkeypatch, capsys
