@@ -158,10 +158,10 @@ def top_singular(
     def triplet(v: Array) -> tuple[Array, PyTree, PyTree, Array]:
         right = square.unravel(v)
         image = operator.forward(right)
-        value = _norm(image)
+        value = krylov.norm(image)
         left = jax.tree.map(lambda u: u / jnp.where(value > 0, value, 1), image)
         rest = jax.tree.map(lambda u, w: u - value * w, operator.transpose(left), right)
-        return value, left, right, _norm(rest)
+        return value, left, right, krylov.norm(rest)
 
     with jax.default_matmul_precision("highest"):
         ritz = _lanczos(square, key, min(steps, size))
@@ -257,13 +257,6 @@ def _check_num(num: int, steps: int, size: int) -> None:
             f"`num` is {num}: choose at most `steps` ({steps}) and at most the "
             f"dimension ({size})"
         )
-
-
-def _norm(tree: PyTree) -> Array:
-    leaves = jax.tree.leaves(tree)
-    peak = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]))
-    peak = jnp.where(peak > 0, peak, 1)  # whose square is in range
-    return peak * jnp.sqrt(sum(jnp.sum((leaf / peak) ** 2) for leaf in leaves))
 
 
 _ORDERS = {

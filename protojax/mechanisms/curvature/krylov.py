@@ -95,12 +95,27 @@ def scaled(operator: Operator, key: Key) -> tuple[Operator, Array]:
     >>> scale.item(), unit.product(jnp.ones(1)).item()
     (8.0, 1.0)
     """
-    image = operator.product(_unit(key, operator.like))
-    peak = jnp.max(jnp.abs(image))
-    peak = jnp.where(peak == 0, 1, peak)
-    scale = peak * jnp.sqrt(jnp.sum((image / peak) ** 2))
+    scale = norm(operator.product(_unit(key, operator.like)))
     divisor = jnp.where(scale == 0, 1, scale)
     return operator._replace(product=lambda v: operator.product(v) / divisor), scale
+
+
+def norm(tree: PyTree) -> Array:
+    """The Euclidean norm, at any scale: squares of single numbers may be out of range.
+
+    Args:
+      tree: a tree of arrays.
+
+    Returns:
+      `[]` the norm.
+
+    >>> round(float(norm({"a": jnp.full(1, 3e-30), "b": jnp.full(1, 4e-30)})) * 1e30, 4)
+    5.0
+    """
+    leaves = jax.tree.leaves(tree)
+    peak = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]))
+    peak = jnp.where(peak > 0, peak, 1)
+    return peak * jnp.sqrt(sum(jnp.sum((leaf / peak) ** 2) for leaf in leaves))
 
 
 class Lanczos(NamedTuple):
