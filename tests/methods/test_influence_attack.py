@@ -181,6 +181,24 @@ def test_a_flipped_label_is_no_success(problem):
     np.testing.assert_array_equal(kept.x, x)
 
 
+def test_a_system_that_was_not_solved_is_stalled_where_it_is_traced(problem):
+    features, head, train, images, _, fn, x = problem
+    examples = {"image": images, "label": train["label"]}
+    pairs = influence.all_eigenpairs(
+        influence.softmax_hessian(head, train["features"]), head
+    )
+
+    @jax.jit
+    @jax.vmap
+    def attacked(damping):
+        inverse = influence.projected(pairs, damping=damping)
+        return influence.demote(
+            fn, of_image(features), head, examples, x, inverse, radius=RADIUS
+        )
+
+    assert attacked(jnp.array([0.0, 0.01])).stalled.tolist() == [True, False]
+
+
 def test_the_authors_walk_over_features(problem):
     """Three signed steps of the features, the gradient taken anew at each; then one of
     the pixels, by the Jacobian of the features. In NumPy, as their code has it."""

@@ -129,6 +129,7 @@ def demote(
 
     Returns:
       The image with the least influence that keeps the label, or `x` (at step 0).
+      Stalled if the gradient at the start is zero, or a linear system was not solved.
 
     Raises:
       ValueError: if there are fewer training examples than k, and as `of_training` and
@@ -158,11 +159,11 @@ def demote(
         raise ValueError(f"`k` is {k}: choose 1 to {count}, the training examples")
     y = jnp.argmax(fn(x))
     test = {"image": x, "label": y}
-    values = scores.of_training(loss, params, train, test, inverse).values
-    _, chosen = jax.lax.top_k(values, k)
+    before = scores.of_training(loss, params, train, test, inverse)
+    _, chosen = jax.lax.top_k(before.values, k)
     found = scores.direction(loss, params, train, chosen, inverse)
     objective = suppressed(loss, params, found.x, y)
-    return attacks.pgd(
+    out = attacks.pgd(
         objective,
         x,
         radius=radius,
@@ -170,3 +171,4 @@ def demote(
         steps=steps,
         select=objectives.label_kept(objective, fn, x),
     )
+    return out._replace(stalled=out.stalled | ~(before.converged & found.converged))
