@@ -129,7 +129,7 @@ def one(
     )
     # What is random in an explanation is judged with another draw than was attacked.
     judge = target.judge(attribution, config.points, judged_key)
-    a, b = judge(x), judge(found.x)
+    a, b = jax.lax.map(judge, jnp.stack([x, found.x]))
     inside = {"quarter": attacked.least_salient_quarter(climbed.explain(x))}
     if "truth" in example:
         inside["on_parts"] = example["truth"]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from experiments import explained
 from protojax import attacks, metrics, objectives
-from protojax.contracts import Array, Fn, Key, PyTree
+from protojax.contracts import Array, Explain, Fn, Key, PyTree
 from protojax.mechanisms import ascent
 
 if TYPE_CHECKING:
@@ -46,19 +46,18 @@ def varied(
     else:
         each = jax.tree.map(lambda leaf: leaf[None], attack(None))
     judge = target.judge(config.attribution, config.points, judged_key)
-    before = judge(target.x)
+    found = {"best": each.x[jnp.argmax(each.value)], "first": each.x[0]}
+    images = jnp.stack([target.x, *found.values()])
+    before, *after = jax.lax.map(judge, images)
     smooth = explained.smooth_twin(target.model, beta, target.x)
     row = {
         "beta": beta,
         "stalled": jnp.all(each.stalled),
         "twin_agrees": jnp.argmax(smooth(target.x)) == target.y,
     }
-    for name, place in {"best": jnp.argmax(each.value), "first": 0}.items():
-        z = each.x[place]
-        row |= {
-            f"{name}_{what}": m
-            for what, m in explained.compared(before, judge(z), target.k).items()
-        }
+    for (name, z), a in zip(found.items(), after, strict=True):
+        same = explained.compared(before, a, target.k)
+        row |= {f"{name}_{what}": m for what, m in same.items()}
         row[f"{name}_found"] = jnp.any(z != target.x)
     return row
 
@@ -120,17 +119,19 @@ def seeded(
     climb = {"radius": radius, "step_size": step_size, "steps": config.climb}
     found = top_k(target, climbed, **climb)
 
-    def maps(count: int, noise: Key) -> Array:
+    def maps(explain: Explain) -> Array:
         """Before and after."""
-        draw = target.judge(attack_on, count, noise)
-        return jax.lax.map(draw, jnp.stack([x, found.x]))
+        return jax.lax.map(explain, jnp.stack([x, found.x]))
 
-    other, another = (maps(samples, noise) for noise in others)
+    def drawn(noise: Key) -> Array:
+        return maps(target.judge(attack_on, samples, noise))
+
+    other, another = jax.lax.map(drawn, jnp.stack(others))
     row = {"found": jnp.any(found.x != x), "stalled": found.stalled}
     pairs = {
-        "own": (climbed.explain(x), climbed.explain(found.x)),
+        "own": maps(climbed.explain),
         "other": other,
-        "many": maps(config.points, others[0]),
+        "many": maps(target.judge(attack_on, config.points, others[0])),
         "floor": (other[0], another[0]),
     }
     for name, (a, b) in pairs.items():
