@@ -39,7 +39,7 @@ COLORS = {"blue": (30, 40, 200), "green": (30, 180, 60), "red": (200, 40, 50)}
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     """A cache folder of its own, where the network of smoke runs is trained briefly."""
-    brief = {"train": 128, "widths": (8, 16), "steps": 100}
+    brief = {"train": 128, "widths": (16,), "steps": 100}
     small = dataclasses.replace(classifier.CONFIGS["small"], **brief)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(classifier.CONFIGS, "small", small)
