@@ -86,15 +86,7 @@ class Config:
     pixel, in gray levels of 255."""
     attributions: tuple[str, ...] = ("gradient", "integrated_gradients", "deep_lift")
     """Explanations that are attacked, by their names in `protojax.attributions`."""
-    attacks: tuple[str, ...] = (
-        "hessian",
-        "jacobian",
-        "jacobian_across",
-        "gradient",
-        "random",
-        "random_best",
-        "top_k",
-    )
+    attacks: tuple[str, ...] = hessian_attacks.NAMES
     """Attacks: hessian (along the leading eigenvectors of the twin's logit), jacobian
     (along the leading singular vectors of the map), jacobian_across (the same, across
     the gradient of the margin to the next class), gradient (signs of the logit's, both

@@ -14,8 +14,16 @@ from protojax.mechanisms import ascent
 if TYPE_CHECKING:
     from experiments.hessian import Config
 
-NAMES = ("hessian", "jacobian", "jacobian_across", "gradient", *attacked.NAMES)
-"""What `search` knows."""
+NAMES = (
+    "hessian",
+    "jacobian",
+    "jacobian_across",
+    "gradient",
+    "random",
+    "random_best",
+    "top_k",
+)
+"""What `search` knows, and holds to a budget."""
 
 ROUNDS = 2
 """Rounds of the fixed point in a box, for each sign of a leading vector."""

@@ -119,7 +119,8 @@ def attacked(
     }
     text = [
         f"L∞ attacks of equal budget: {config.budget} products with the Hessian of the"
-        " twin's logit, or with the Jacobian of the twin's map and its transpose;"
+        " twin's logit, or as many, and two more, with the Jacobian of the twin's map"
+        " and its transpose;"
         f" {config.budget} steps of the top-{k} attack; {config.budget} random draws."
         " Along leading vectors, signs are carried on to a fixed point of the box, both"
         " ways. Every attack but the single random draw returns that image from whose"

@@ -271,6 +271,7 @@ def test_shuffled_weights_are_the_same_numbers_elsewhere(seen):
         ({"attributions": ("smooth_gradient",)}, "take 'smooth_gradient_one_draw'"),
         ({"attributions": ("conductance",)}, "which explains a layer"),
         ({"attacks": ("hesian",)}, "`attacks` has 'hesian'.*mean 'hessian'"),
+        ({"attacks": ("mass_center",)}, "`attacks` has 'mass_center'"),
         ({"lengths": ()}, "`lengths` is empty"),
         ({"radii": (float("nan"),)}, "`radii` has nan"),
     ],
