@@ -32,7 +32,7 @@ SCRIPTS = sorted(
     for path in (ROOT / "experiments").glob("*.py")
     if "cli.run(CONFIGS" in path.read_text() and path.stem != "cli"
 )
-LONG = ("hessian", "xnn")  # their many programs take minutes to compile
+LONG = ("cladec", "hessian", "xnn")  # their many programs take minutes to compile
 COLORS = {"blue": (30, 40, 200), "green": (30, 180, 60), "red": (200, 40, 50)}
 
 

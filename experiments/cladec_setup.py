@@ -1,0 +1,184 @@
+"""What `experiments.cladec` decodes: a classifier, its layers, and images."""
+
+import functools
+import logging
+import pathlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import networks, trainings
+from protojax import cladec, data, models, srae
+from protojax.contracts import Array, Fn, Key, PyTree
+from protojax.mechanisms import lowering
+from protojax.scale import sources
+
+if TYPE_CHECKING:
+    from experiments.cladec import Config
+
+_log = logging.getLogger(__name__)
+
+SMALL = "small"
+"""The model that is trained here, on the images themselves."""
+
+
+class Setup(NamedTuple):
+    """What a configuration comes to.
+
+    Attributes:
+      fn: the classifier, `(weights, x) -> logits`.
+      weights: its weights.
+      classes: how many logits.
+      shapes: of the code of each layer.
+      train: `image`, `label` of the images that decoders learn from.
+      test: the same of those that all numbers are of, with `id`.
+      accuracy: of the classifier on these.
+    """
+
+    fn: Fn
+    weights: PyTree
+    classes: int
+    shapes: dict[str, tuple[int, ...]]
+    train: dict[str, np.ndarray]
+    test: dict[str, np.ndarray]
+    accuracy: float
+
+
+def load(config: "Config", folder: pathlib.Path | None) -> Setup:
+    """Load the images, and load or train the classifier.
+
+    Where there is no folder, to plan, a classifier that would be trained is not.
+    """
+    network = None
+    if config.model != SMALL:
+        network = networks.load(config.model, image_size=config.image_size)
+    train, test = both_splits(config, network)
+    image = train["image"][0]
+    if network is None:
+        classes = int(train["label"].max()) + 1
+        model = models.SmallClassifier(classes)
+        fn, weights = model.apply, small(config, model, train, folder)
+    else:
+        fn, weights = network.fn, network.weights
+        classes = len(jax.eval_shape(fn, weights, image))
+    at = functools.partial(fn, weights)
+    shapes = {name: cladec.code_shape(at, name, image) for name in config.layers}
+    each = jax.jit(lambda weights, x: jax.lax.map(functools.partial(fn, weights), x))
+    guesses = np.asarray(each(weights, test["image"])).argmax(axis=1)
+    accuracy = float(np.mean(guesses == test["label"]))
+    _log.info("the classifier has %.1f %% right", 100 * accuracy)
+    test["right"] = guesses == test["label"]
+    return Setup(fn, weights, classes, shapes, train, test, accuracy)
+
+
+def both_splits(
+    config: "Config", network: networks.Network | None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Images to train on and to test on; of gray ones a single channel is kept."""
+    default = network.images if network else "parts"
+    source = networks.expand(config.data or default)
+    size = config.image_size or (network.image_size if network else 32)
+    resize = network.resize if network else None
+    read = functools.partial(data.load, source, image_size=size, resize=resize)
+    if sources.usual_split(source) == "test":
+        train = read("train", limit=config.train, seed=config.seed)
+        test = read("test", limit=config.test)
+    else:
+        found = read("all", limit=config.train + config.test, seed=config.seed)
+        order = np.random.default_rng(config.seed).permutation(len(found["label"]))
+        share = config.test / (config.train + config.test)
+        count = max(1, round(share * len(order)))
+        train, test = (
+            {name: values[np.sort(places)] for name, values in found.items()}
+            for places in (order[count:], order[:count])
+        )
+    if config.gray:
+        for part in (train, test):
+            part["image"] = part["image"][..., :1]
+    return train, test
+
+
+def small(
+    config: "Config",
+    model: nn.Module,
+    train: dict[str, np.ndarray],
+    folder: pathlib.Path | None,
+) -> PyTree:
+    """Train the small classifier, or read it."""
+    key = jax.random.key(config.seed)
+    if folder is None:
+        return model.init(key, train["image"][0])
+    file = folder / "classifier.npz"
+    if not file.exists():
+        _log.info("training the classifier on %d images", len(train["label"]))
+        images, labels = (jnp.asarray(train[name]) for name in ("image", "label"))
+        run = jax.jit(functools.partial(classifier, config, model))
+        trainings.write(file, run(images, labels, key).best)
+    return jax.tree.map(jnp.asarray, trainings.read(file))
+
+
+def classifier(
+    config: "Config", model: nn.Module, images: Array, labels: Array, key: Key
+) -> srae.Member:
+    """A classifier, trained from scratch; also the independent one that judges."""
+    first, second = jax.random.split(key)
+    optimizer = optax.adam(config.classifier_rate)
+
+    def loss(variables: PyTree, batch: Array, key: Key) -> Array:
+        del key
+        logits = jax.vmap(model.apply, (None, 0))(variables, images[batch])
+        return jnp.mean(
+            optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch])
+        )
+
+    start = srae.member(
+        model.init(first, images[0]), optimizer, rounds=config.classifier_epochs
+    )
+    batches = srae.shuffled(len(images), size=min(config.batch, len(images)))
+    return srae.train(loss, start, optimizer, batches=batches, key=second)
+
+
+def codes(setup: Setup, layer: str, weights: PyTree, images: Array) -> Array:
+    """The codes of a layer, of many images."""
+
+    def one(weights: PyTree, x: Array) -> Array:
+        return code(setup.fn, layer, weights, x)
+
+    many = lowering.canonical(
+        lambda weights, images: jax.lax.map(
+            functools.partial(one, weights), images, batch_size=32
+        )
+    )
+    return jax.jit(many)(weights, images)
+
+
+def code(fn: Fn, layer: str, weights: PyTree, x: Array) -> Array:
+    """The code of a layer, of one image."""
+    return srae.attached(functools.partial(fn, weights), layer, lambda h: h)(x)
+
+
+def shuffled(weights: PyTree, key: Key) -> PyTree:
+    """Kernels with their entries in another order: the same sizes, nothing learned."""
+    leaves, tree = jax.tree.flatten(weights)
+    keys = jax.random.split(key, len(leaves))
+    mixed = [
+        jax.random.permutation(k, leaf.ravel()).reshape(leaf.shape)
+        if leaf.ndim > 1
+        else leaf
+        for k, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, mixed)
+
+
+def facts(setup: Setup) -> dict[str, Any]:
+    """For the report."""
+    return {
+        "train": len(setup.train["label"]),
+        "test": len(setup.test["label"]),
+        "accuracy": setup.accuracy,
+        "shapes": setup.shapes,
+    }
