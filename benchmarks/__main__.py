@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from benchmarks import curvature, fragility, lowering, timing
+from benchmarks import curvature, fragility, lowering, reconstruction, timing
 
 
 def rows(quick: bool) -> Iterator[timing.Row]:
@@ -10,6 +10,7 @@ def rows(quick: bool) -> Iterator[timing.Row]:
     yield from lowering.rows(quick)
     yield from fragility.rows(quick)
     yield from curvature.rows(quick)
+    yield from reconstruction.rows(quick)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ PEERS = {
     "lowering": (),
     "fragility": ("torch", "captum"),
     "curvature": ("torch", "captum", "curvlinops", "pyhessian"),
+    "reconstruction": ("torch",),
 }
 
 
@@ -100,7 +101,7 @@ def test_memory_is_measured_in_a_process_of_its_own():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lowering", "fragility", "curvature"])
+@pytest.mark.parametrize("name", PEERS)
 def test_a_quick_run_writes_its_table(name, tmp_path):
     for peer in PEERS[name]:
         pytest.importorskip(peer)
