@@ -44,7 +44,7 @@ def field(make, depth, layer):
         pytest.param(models.DenseNet, 201, "norm5", 3863, 14.5, marks=pytest.mark.slow),
     ],
 )
-def test_the_published_backbones_see_what_was_published(
+def test_dossier_8_the_published_backbones_see_what_was_published(
     make, depth, layer, size, start
 ):
     places, found = field(make, depth, layer)
@@ -65,7 +65,9 @@ def test_the_published_backbones_see_what_was_published(
         (models.ResNet, 18, "layer4.1", 3, (0, 224)),
     ],
 )
-def test_boxes_of_places_are_the_published_ones(make, depth, layer, cell, ends):
+def test_dossier_8_boxes_of_places_are_the_published_ones(
+    make, depth, layer, cell, ends
+):
     _, found = field(make, depth, layer)
     assert prototypes.box(found, (cell, cell), SIZE) == ends * 2
 
@@ -136,12 +138,12 @@ def enlarged(row, column):
         ((0, 6), (0, 69, 155, 224)),
     ],
 )
-def test_one_high_place_has_opencvs_crop(cell, crop):
+def test_dossier_8_one_high_place_has_opencvs_crop(cell, crop):
     found = jax.jit(lambda a: prototypes.high_crop(a))(enlarged(*cell))
     assert tuple(found.tolist()) == crop
 
 
-def test_an_enlarged_map_has_opencvs_numbers():
+def test_dossier_8_an_enlarged_map_has_opencvs_numbers():
     middle = enlarged(3, 3)
     assert middle.max() == pytest.approx(0.998911, abs=1e-5)
     assert middle.min() == pytest.approx(-0.111030, abs=1e-5)
@@ -170,7 +172,9 @@ def test_an_enlarged_map_has_opencvs_numbers():
         ((155, 224, 155, 224), 1, [4, 5, 6]),
     ],
 )
-def test_places_of_a_crop_are_those_of_the_published_attack(crop, margin, places):
+def test_dossier_8_places_of_a_crop_are_those_of_the_published_attack(
+    crop, margin, places
+):
     found = prototypes.crop_cells(jnp.array(crop), (7, 7), SIZE, margin=margin)
     expected = np.zeros((7, 7), bool)
     expected[np.ix_(places, places)] = True

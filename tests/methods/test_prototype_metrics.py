@@ -19,7 +19,7 @@ def quick():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-def test_consistency_of_the_known_example():
+def test_dossier_8_consistency_of_the_known_example():
     """The dossier's toy: the third part is never hit, the second always."""
     hits = jnp.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 1, 0]])
     seen = jnp.array([[1, 0, 1], [1, 1, 1], [1, 1, 1], [1, 1, 0]])
@@ -72,7 +72,7 @@ def test_consistency_and_stability_are_those_by_loops_in_any_order():
     assert same == 100
 
 
-def test_purity_is_the_share_of_the_best_part():
+def test_dossier_8_purity_is_the_share_of_the_best_part():
     hits = jnp.array([[1, 0]] * 8 + [[0, 1]] * 2)
     assert float(metrics.purity(hits, jnp.ones((10, 2)))) == pytest.approx(0.8)
     once = jnp.zeros((10, 2)).at[9, 1].set(1)  # seen in one image, and hit there
@@ -103,7 +103,7 @@ def test_duplicates_are_found_after_their_first():
     assert near.tolist() == [False, False, False, True, True]
 
 
-def test_e4_size_overlap_and_change_of_explanations():
+def test_peers_e4_size_overlap_and_change_of_explanations():
     """PEERS E4, and the tables of quanproto's tests."""
     scores = jnp.array([[2, 0.2], [0.05, 0.04], [1.1, 10]])
     sizes = jax.vmap(metrics.explanation_size)(scores)
@@ -119,7 +119,7 @@ def test_e4_size_overlap_and_change_of_explanations():
     assert metrics.mask_overlap(jnp.zeros((2, 2)), jnp.zeros((2, 2))) == 0
 
 
-def test_misalignment_has_the_known_values():
+def test_dossier_8_misalignment_has_the_known_values():
     top = jnp.arange(8)[:, None] * jnp.ones((8, 8))
     before, after = (top < 4).astype(float), ((top >= 2) & (top < 6)).astype(float)
     third = metrics.location_change(before, after, share=0.5)
@@ -139,7 +139,7 @@ def test_misalignment_has_the_known_values():
     assert same == (0, 0, 0, 0)
 
 
-def test_relevance_outside_and_inside():
+def test_dossier_8_relevance_outside_and_inside():
     inside = jnp.zeros((4, 4), bool).at[:2].set(True)
     a = jnp.where(inside, 0.8, 0.2)
     assert float(metrics.outside_inside_ratio(a, inside)) == pytest.approx(0.25)

@@ -69,7 +69,7 @@ def gone_through(latent, labels, found, *, sizes, k=1, owners=OWNERS, order=None
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_push_is_the_push_by_loops_with_its_ties_and_places(ties):
+def test_dossier_8_push_is_the_push_by_loops_with_its_ties_and_places(ties):
     latent, labels, found = data_set(ties)
     best, patches = by_loops(latent, labels, found)
     total = gone_through(latent, labels, found, sizes=[4, 4, 3])
@@ -87,7 +87,7 @@ def test_push_is_the_push_by_loops_with_its_ties_and_places(ties):
         assert np.sum(np.array(all_of) == best[4][0]) > 1
 
 
-def test_push_does_not_depend_on_batches_or_their_order():
+def test_dossier_8_push_does_not_depend_on_batches_or_their_order():
     latent, labels, found = data_set(ties=True)
     one = gone_through(latent, labels, found, sizes=[11], k=3)
     order = np.random.default_rng(1).permutation(11)
@@ -108,7 +108,7 @@ def test_push_is_spread_over_devices_without_a_change():
     jax.tree.map(np.testing.assert_array_equal, one, several)
 
 
-def test_push_again_changes_nothing():
+def test_dossier_8_push_again_changes_nothing():
     latent, labels, found = data_set(ties=False)
     total = gone_through(latent, labels, found, sizes=[11])
     pushed = np.asarray(prototypes.push(total, OWNERS))
@@ -149,7 +149,7 @@ def test_the_nearest_images_are_those_of_a_sort():
     np.testing.assert_array_equal(filled.image, few.image)
 
 
-def test_a_prototype_goes_if_its_neighbors_are_of_other_classes():
+def test_dossier_8_a_prototype_goes_if_its_neighbors_are_of_other_classes():
     found = prototypes.none_found(jnp.zeros((2, 1)), k=6)
     found = found._replace(label=jnp.array([[1, 1, 1, 0, 2, 3], [1, 1, 0, 0, 2, 3]]))
     assert prototypes.prune(found, (1, 1)).tolist() == [True, False]
@@ -166,7 +166,7 @@ def test_a_count_below_one_is_refused():
         prototypes.nearest(latent, found, labels, np.arange(11), k=0)
 
 
-def test_e5_orthogonal_features_are_their_own_prototypes():
+def test_peers_e5_orthogonal_features_are_their_own_prototypes():
     """PEERS E5: push is the identity, and similarity is largest at the right place."""
     latent = jnp.eye(12).reshape(1, 3, 4, 12)
     found = jnp.eye(12)

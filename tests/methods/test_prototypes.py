@@ -33,7 +33,7 @@ def direct(features, found):
     return np.sum((z[:, :, None] - p[None, None]) ** 2, axis=-1)
 
 
-def test_e1_distances_are_norms_of_differences_and_never_negative():
+def test_peers_e1_distances_are_norms_of_differences_and_never_negative():
     """PEERS E1: by one product as by the norm, patches among the prototypes."""
     features, found = drawn()
     found = found.at[:5].set(features[3])
@@ -72,7 +72,7 @@ def test_distances_have_the_gradient_of_the_norm():
         np.testing.assert_allclose(ours, true, atol=1e-5)
 
 
-def test_known_distances():
+def test_dossier_8_known_distances():
     measure = prototypes.squared_distances
     z, p = jnp.array([[[0.25, 0.75]]]), jnp.array([[0.5, 0.25]])
     assert measure(z, p).item() == 0.3125
@@ -88,7 +88,7 @@ def test_known_distances():
     )
 
 
-def test_e2_the_similarity_has_the_known_values_and_falls():
+def test_peers_e2_and_dossier_8_the_similarity_has_the_known_values_and_falls():
     """PEERS E2 and the oracles of log((d + 1) / (d + 1e-4))."""
     known = {
         0.0: 9.210340,
@@ -114,7 +114,7 @@ def test_e2_the_similarity_has_the_known_values_and_falls():
         assert prototypes.similarity(jnp.array(d)) == pytest.approx(s, abs=1e-4)
 
 
-def test_the_largest_similarity_is_that_of_the_smallest_distance():
+def test_dossier_8_the_largest_similarity_is_that_of_the_smallest_distance():
     distances = prototypes.squared_distances(*drawn())
     for alike in (prototypes.similarity, prototypes.linear_similarity):
         least = alike(prototypes.min_distances(distances))
@@ -173,7 +173,7 @@ def test_prototypes_that_cannot_be_dealt_out_are_refused():
         prototypes.connections((), 2)
 
 
-def test_the_last_layer_votes_for_the_class_and_against_the_others():
+def test_dossier_8_the_last_layer_votes_for_the_class_and_against_the_others():
     owners = prototypes.owners(2000, 200)
     kernel = prototypes.connections(owners, 200)
     np.testing.assert_array_equal(jnp.ones(2000) @ kernel, jnp.full(200, -985.0))
@@ -182,7 +182,7 @@ def test_the_last_layer_votes_for_the_class_and_against_the_others():
     assert logits[17] == 10 and np.all(np.delete(logits, 17) == -5)
 
 
-def test_the_loss_has_the_known_terms():
+def test_dossier_8_the_loss_has_the_known_terms():
     """The dossier's example of four prototypes, two classes, three images."""
     d = jnp.array(
         [[0.30, 0.10, 0.20, 0.05], [0.90, 0.40, 0.60, 0.70], [0.25, 0.35, 0.15, 0.45]]
@@ -206,7 +206,7 @@ def test_the_loss_has_the_known_terms():
         np.testing.assert_allclose(each(bounded), each(term), atol=1e-6)
 
 
-def test_the_published_minimum_is_cut_off_at_its_bound_and_has_no_gradient_there():
+def test_dossier_8_the_published_minimum_is_cut_off_and_has_no_gradient_there():
     d, owners = jnp.array([5.0, 6.0, 1.0, 2.0]), jnp.array([0, 0, 1, 1])
     ours = jax.value_and_grad(prototypes.cluster)(d, 0, owners)
     cut_off = functools.partial(prototypes.cluster, bound=4.0)

@@ -87,12 +87,19 @@ def test_other_measures_windows_and_no_add_on_layers():
         made(add_on=lambda *_: ())
 
 
-def test_fewer_prototypes_are_another_head_of_the_same_variables():
+def test_dossier_8_fewer_prototypes_are_another_head_of_the_same_variables():
     head, variables = made()
     kept = np.array([0, 2, 3, 4])
     params = dict(variables["params"])
     params |= {name: params[name][kept] for name in ("prototypes", "last_layer")}
     fewer = head.clone(owners=tuple(np.array(head.owners)[kept].tolist()))
+    masked = dict(variables["params"])
+    masked["last_layer"] = masked["last_layer"].at[np.array([1, 5])].set(0)
+    np.testing.assert_allclose(
+        fewer.apply({"params": params}, FEATURES),
+        head.apply({"params": masked}, FEATURES),
+        atol=1e-4,
+    )
     d = head.apply(variables, FEATURES, method="distances")
     np.testing.assert_allclose(
         fewer.apply({"params": params}, FEATURES, method="distances"),
