@@ -144,25 +144,26 @@ def expand(source: str) -> str:
     """The name of a source of images, PROTOJAX_DATA in it replaced by that folder."""
     if "PROTOJAX_DATA" not in source:
         return source
-    return source.replace("PROTOJAX_DATA", str(_folder()))
+    return source.replace("PROTOJAX_DATA", str(folder()))
 
 
-def _folder() -> pathlib.Path:
-    folder = os.environ.get("PROTOJAX_DATA")
-    if not folder:
+def folder() -> pathlib.Path:
+    """Where the pretrained networks and their images lie."""
+    named = os.environ.get("PROTOJAX_DATA")
+    if not named:
         raise FileNotFoundError(
             "the pretrained networks are read from the folder that PROTOJAX_DATA names,"
             " which is not set; `--model parts` needs none"
         )
-    return pathlib.Path(folder)
+    return pathlib.Path(named)
 
 
 def _imagenet(
     loader: Callable[..., tuple[nn.Module, PyTree]], file: str, size: int
 ) -> Callable[[], Network]:
     def load() -> Network:
-        model, weights = loader(_folder() / file)
-        images = f"folder:{_folder() / 'imagenet_samples'}"
+        model, weights = loader(folder() / file)
+        images = f"folder:{folder() / 'imagenet_samples'}"
         return Network(model.apply, weights, images, size, 256)
 
     return load
@@ -170,29 +171,29 @@ def _imagenet(
 
 def _squeezenet_authors() -> Network:
     """As Ghorbani et al. had it: 227 pixels, and no pool reaches over the edge."""
-    model, weights = pretrained.squeezenet1_1(_folder() / "imagenet_squeezenet1_1.npz")
-    images = f"folder:{_folder() / 'imagenet_samples'}"
+    model, weights = pretrained.squeezenet1_1(folder() / "imagenet_squeezenet1_1.npz")
+    images = f"folder:{folder() / 'imagenet_samples'}"
     return Network(model.clone(ceil_mode=False).apply, weights, images, 227, 256)
 
 
 def _mobilenet_v1() -> Network:
     model, weights = pretrained.mobilenet_v1_025(
-        _folder() / "imagenet_mobilenet_v1_025.npz"
+        folder() / "imagenet_mobilenet_v1_025.npz"
     )
 
     def fn(weights: PyTree, x: Array) -> Array:
         small = jax.image.resize(x, (128, 128, 3), "bilinear", antialias=True)
         return model.apply(weights, small)
 
-    images = f"folder:{_folder() / 'imagenet_samples'}"
+    images = f"folder:{folder() / 'imagenet_samples'}"
     return Network(fn, weights, images, 224, 256)
 
 
 def _cifar(depth: int) -> Callable[[], Network]:
     def load() -> Network:
-        file = _folder() / f"cifar10_resnet{depth}.npz"
+        file = folder() / f"cifar10_resnet{depth}.npz"
         model, weights = pretrained.cifar10_resnet(file, depth=depth)
-        return Network(model.apply, weights, f"npz:{_folder() / 'cifar10.npz'}", 32)
+        return Network(model.apply, weights, f"npz:{folder() / 'cifar10.npz'}", 32)
 
     return load
 

@@ -1,0 +1,114 @@
+"""What is known of images besides their class: the object, its parts, its head.
+
+The embedded birds know all of their parts. Of images in a folder the columns of its
+`labels.csv` tell: `trimap` names a segmentation (1 is the object), `head_xmin` to
+`head_ymax` are a box. Whatever an image was resized to and cut down to, so is this.
+"""
+
+import csv
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments import networks
+from protojax import parts
+from protojax.scale import sources
+
+Truth = dict[str, np.ndarray]
+
+
+def known(
+    source: str,
+    split: str,
+    ids: Sequence[int],
+    *,
+    image_size: int,
+    resize: int | None = None,
+) -> Truth:
+    """What is known of some images.
+
+    Args:
+      source: where they come from, as for `data.load`.
+      split: which part of it.
+      ids: their places in it, N of them.
+      image_size: pixels, S.
+      resize: short side before the center is cut out.
+
+    Returns:
+      Of `object` bool `[N, S, S]`, `head` bool `[N, S, S]` (nothing where it is not
+      known), `points` `[N, K, 2]` and `visible` bool `[N, K]` those that are known.
+    """
+    source = networks.expand(source)
+    found = sources.find(source, split, image_size=image_size)
+    names = [found.name(int(i)) for i in ids]
+    if source.partition(":")[0] == "parts":
+        whole = split.partition("[")[0]
+        birds = parts.draw(
+            [int(name.split()[-1]) for name in names],
+            image_size=image_size,
+            seed=sources.PARTS_SEEDS[whole],
+        )
+        return {
+            "object": birds.segmentation,
+            "points": birds.points,
+            "visible": birds.visible,
+        }
+    table = _table(source)
+    if table is None:
+        return {}
+    with table.open(newline="", encoding="utf-8") as lines:
+        rows = {row["file"]: row for row in csv.DictReader(lines)}
+    chosen = [rows[name] for name in names]
+    short = resize or image_size
+    truth: Truth = {}
+    if "trimap" in chosen[0]:
+        masks = [_segmentation(table.parent / row["trimap"]) for row in chosen]
+        truth["object"] = np.stack([fit(m, image_size, short) for m in masks])
+    if "head_xmin" in chosen[0]:
+        masks = [_box(row) for row in chosen]
+        truth["head"] = np.stack([fit(m, image_size, short) for m in masks])
+    return truth
+
+
+def fit(mask: np.ndarray, size: int, short: int) -> np.ndarray:
+    """Do to a mask what `data.load` does to its image, without mixing pixels.
+
+    Args:
+      mask: bool `[H, W]`.
+      size: what is cut out of the center.
+      short: what the short side is resized to before.
+
+    Returns:
+      bool `[size, size]`.
+    """
+    height, width = mask.shape
+    scale = short / min(height, width)
+    rows, columns = max(short, round(height * scale)), max(short, round(width * scale))
+    image = sources.pillow("resizing masks").fromarray(mask.astype(np.uint8))
+    resized = np.asarray(image.resize((columns, rows), 0)).astype(bool)
+    top, left = (rows - size) // 2, (columns - size) // 2
+    return resized[top : top + size, left : left + size]
+
+
+def _table(source: str) -> pathlib.Path | None:
+    scheme, _, path = source.partition(":")
+    if scheme != "folder":
+        return None
+    table = pathlib.Path(path)
+    table = table if table.suffix == ".csv" else table / "labels.csv"
+    return table if table.is_file() else None
+
+
+def _segmentation(path: pathlib.Path) -> np.ndarray:
+    with sources.pillow("reading segmentations").open(path) as image:
+        return np.asarray(image) == 1
+
+
+def _box(row: dict[str, str]) -> np.ndarray:
+    mask = np.zeros((int(row["height"]), int(row["width"])), bool)
+    if row["head_xmin"]:
+        ends = ("head_ymin", "head_ymax", "head_xmin", "head_xmax")
+        top, bottom, left, right = (int(float(row[end])) for end in ends)
+        mask[top : bottom + 1, left : right + 1] = True
+    return mask

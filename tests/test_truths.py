@@ -1,0 +1,71 @@
+"""What is known of images goes through what the images went through."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import truths
+from protojax import data, parts
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Red animals on blue, their segmentations and head boxes; the last has no head."""
+    rows = []
+    for i, (height, width) in enumerate([(40, 60), (60, 40), (40, 40)]):
+        trimap = np.full((height, width), 2, np.uint8)
+        trimap[8:30, 12:28] = 1
+        trimap[30:32, 12:28] = 3  # the border is not the animal
+        image = np.where(trimap[..., None] == 1, (255, 0, 0), (0, 0, 255))
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / f"{i}.png")
+        Image.fromarray(trimap).save(tmp_path / f"{i}-map.png")
+        head = dict.fromkeys(("head_xmin", "head_ymin", "head_xmax", "head_ymax"), "")
+        if i < 2:
+            head = dict(
+                head_xmin="12", head_ymin="8", head_xmax="19.6", head_ymax="15.2"
+            )
+        size = {"width": width, "height": height}
+        rows.append(
+            {
+                "file": f"{i}.png",
+                "class_id": i,
+                "trimap": f"{i}-map.png",
+                **size,
+                **head,
+            }
+        )
+    with open(tmp_path / "labels.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return f"folder:{tmp_path}"
+
+
+@pytest.mark.parametrize("size", [{"image_size": 20}, {"image_size": 24, "resize": 32}])
+def test_masks_lie_on_the_images_they_are_of(pets, size):
+    images = data.load(pets, "all", **size)
+    truth = truths.known(pets, "all", images["id"], **size)
+    red = images["image"][..., 0] > 0.5
+    assert truth["object"].shape == red.shape
+    # the edge is mixed in the image and not in the mask: at most one pixel along it
+    wrong = np.sum(truth["object"] != red, axis=(1, 2))
+    edge = np.sum(np.abs(np.diff(red.astype(int), axis=1)), axis=(1, 2))
+    edge += np.sum(np.abs(np.diff(red.astype(int), axis=2)), axis=(1, 2))
+    assert np.all(wrong <= edge) and np.all(red.sum((1, 2)) > 20)
+    assert np.all(truth["head"][:2] <= truth["object"][:2])
+    assert truth["head"][:2].any(axis=(1, 2)).all() and not truth["head"][2].any()
+    some = truths.known(pets, "all[1::2]", [0], **size)
+    np.testing.assert_array_equal(some["object"][0], truth["object"][1])
+
+
+def test_birds_know_their_parts_and_folders_without_a_table_nothing(tmp_path):
+    found = truths.known("parts:20", "test[4:]", [1, 3], image_size=32)
+    birds = parts.draw([5, 7], image_size=32, seed=1)
+    np.testing.assert_array_equal(found["object"], birds.segmentation)
+    np.testing.assert_array_equal(found["points"], birds.points)
+    np.testing.assert_array_equal(found["visible"], birds.visible)
+    (tmp_path / "wren").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "wren" / "0.png")
+    assert truths.known(f"folder:{tmp_path}", "all", [0], image_size=8) == {}
