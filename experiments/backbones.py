@@ -16,15 +16,13 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from experiments import networks
+from experiments import classifier, networks
 from protojax import models
 from protojax.contracts import Fn, PyTree
 from protojax.mechanisms import tracing
 from protojax.models import pretrained, protopnet
 
 LAYERS = {
-    "parts": "stage4",
-    "parts_small": "stage3",
     "squeezenet1_1": "fire9",
     "squeezenet1_1_authors": "fire9",
     "mobilenet_v2": "blocks.16",
@@ -82,7 +80,7 @@ def load(
     known = published(name)
     if known is None:
         found = networks.load(name, image_size=image_size)
-        layer = layer or LAYERS.get(name)
+        layer = layer or _birds_layer(name) or LAYERS.get(name)
         if layer is None:
             raise ValueError(f"`layer` must be named for the network {name!r}")
         return of_layer(found.fn, found.weights, layer, found.image_size)
@@ -95,6 +93,14 @@ def load(
         path = weights or str(networks.folder() / f"imagenet_{name}.pth")
         model, variables = loader(path)
     return of_layer(model.apply, variables, layer or usual, size, model=model)
+
+
+def _birds_layer(name: str) -> str | None:
+    """The last stage of the networks that are trained on the embedded birds."""
+    configs = {"parts": "default", "parts_small": "small"}
+    if name not in configs:
+        return None
+    return f"stage{len(classifier.CONFIGS[configs[name]].widths)}"
 
 
 def merged(weights: PyTree, stats: PyTree) -> PyTree:

@@ -32,7 +32,7 @@ SCRIPTS = sorted(
     for path in (ROOT / "experiments").glob("*.py")
     if "cli.run(CONFIGS" in path.read_text() and path.stem != "cli"
 )
-LONG = ("cladec", "hessian", "xnn")  # their many programs take minutes to compile
+LONG = ("cladec", "hessian", "protopnet", "xnn")  # they take minutes to compile
 COLORS = {"blue": (30, 40, 200), "green": (30, 180, 60), "red": (200, 40, 50)}
 
 
@@ -128,7 +128,6 @@ def check_results(folder):
     assert "<table" in page and "url(" not in page and "<script src" not in page
 
 
-# The run of `hessian` compiles ten programs; its own tests have one of a tiny network.
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in SCRIPTS],
