@@ -10,8 +10,8 @@ feature map in the place of an image: what another network makes of one.
 >>> from protojax import models
 >>> model = models.ConvNet(classes=3)
 >>> x = jax.numpy.zeros((32, 32, 3))
->>> variables = model.init(jax.random.key(0), x)
->>> model.apply(variables, x).shape
+>>> variables = jax.jit(model.init)(jax.random.key(0), x)
+>>> jax.jit(model.apply)(variables, x).shape
 (3,)
 """
 

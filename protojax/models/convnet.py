@@ -30,7 +30,8 @@ class ConvNet(nn.Module):
     >>> import jax
     >>> x = jax.numpy.zeros((64, 64, 3))
     >>> model = ConvNet(classes=5)
-    >>> model.apply(model.init(jax.random.key(0), x), x).shape
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> jax.jit(model.apply)(variables, x).shape
     (5,)
     """
 
@@ -113,7 +114,8 @@ class SmallClassifier(nn.Module):
 
     >>> import jax
     >>> model, x = SmallClassifier(), jax.numpy.zeros((28, 28, 1))
-    >>> model.apply(model.init(jax.random.key(0), x), x).shape
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> jax.jit(model.apply)(variables, x).shape
     (10,)
     """
 

@@ -37,7 +37,8 @@ class VisionTransformer(nn.Module):
     >>> import jax
     >>> x = jax.numpy.zeros((32, 32, 3))
     >>> model = VisionTransformer(classes=7)
-    >>> model.apply(model.init(jax.random.key(0), x), x).shape
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> jax.jit(model.apply)(variables, x).shape
     (7,)
     """
 

@@ -30,7 +30,7 @@ def function(model: nn.Module) -> Callable[[Any, Array, Any], tuple[Array, ...]]
     >>> import jax
     >>> z = jax.numpy.ones((2, 8))
     >>> model = XNN(8, widths=(4,))
-    >>> params = model.init(jax.random.key(0), z)["params"]
+    >>> params = jax.jit(model.init)(jax.random.key(0), z)["params"]
     >>> [leaf.shape for leaf in function(model)(params, z, None)]
     [(2, 5), (2, 1), (2, 8)]
     """
@@ -130,7 +130,8 @@ class ConvolutionalXNN(nn.Module):
     >>> import jax
     >>> z = jax.numpy.zeros((3, 1024))
     >>> model = ConvolutionalXNN((4, 4, 64))
-    >>> [leaf.shape for leaf in model.apply(model.init(jax.random.key(0), z), z)]
+    >>> variables = jax.jit(model.init)(jax.random.key(0), z)
+    >>> [leaf.shape for leaf in jax.jit(model.apply)(variables, z)]
     [(3, 5), (3, 1), (3, 1024)]
     """
 
