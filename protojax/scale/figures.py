@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, told apart by the color-blind too; yellow is left out.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_TICKS = 12  # on an axis; of more, every second or third is left
 _CHARACTER = 0.068  # inches, of the names of lines
 _INK, _QUIET, _FAINT = "#1f2328", "#6b7280", "#d8dbe0"
 _STYLE: Any = {
@@ -93,7 +94,8 @@ def curves(
                 axis.axhline(chance[value], color=_QUIET, lw=1, ls=(0, (4, 3)))
                 ends.append((chance[value], "chance", _QUIET))
             ticks = sorted({n[x] for n in chosen})
-            _frame(axis, ticks, report.label(x, names), logarithmic)
+            few = ticks[:: 1 + len(ticks) // _TICKS]
+            _frame(axis, few, report.label(x, names), logarithmic)
             axis.set_title(report.label(value, names), loc="left", fontsize=10.5)
             _name_ends(axis, ends)
     return figure

@@ -121,6 +121,12 @@ def test_what_a_logarithm_cannot_show_is_not_drawn():
     assert len(figure.axes[0].get_xticks()) == 2
 
 
+def test_many_places_on_an_axis_are_not_all_named():
+    rows = [{"id": 0, "place": i, "similarity": 1.0, "of": "a"} for i in range(1, 76)]
+    figure = figures.curves(rows, x="place", lines="of", values=["similarity"])
+    assert figure.axes[0].get_xticks().tolist() == [*range(1, 76, 7)]
+
+
 def test_histograms_draw_shares_that_count_by_weight():
     rows = [{"of": "b", "x": x, "share": w} for x, w in ((0.1, 3), (0.9, 1), (5, 4))]
     rows += [{"of": "a", "x": x, "share": 1} for x in (0.2, 0.3, None)]
