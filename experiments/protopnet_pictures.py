@@ -38,9 +38,14 @@ def boxed(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     return out
 
 
-def overlaid(image: np.ndarray, a: np.ndarray) -> np.ndarray:
-    """An image under a heat map `[H, W]`: blue, green and red as it rises."""
-    low, high = float(a.min()), float(a.max())
+def overlaid(
+    image: np.ndarray, a: np.ndarray, *, ends: tuple[float, float] | None = None
+) -> np.ndarray:
+    """An image under a heat map `[H, W]`: blue, green and red as it rises.
+
+    It rises from its own least value to its largest, or from and to what is given.
+    """
+    low, high = ends or (float(a.min()), float(a.max()))
     rising = (a - low) / (high - low) if high > low else np.zeros_like(a)
     steps = 4 * rising[..., None] - np.array([3.0, 2.0, 1.0])
     heat = np.clip(1.5 - np.abs(steps), 0, 1)

@@ -166,7 +166,11 @@ def trained(
 
 
 def tried(
-    network: Network, config: "Config", examples: Examples
+    network: Network,
+    config: "Config",
+    examples: Examples,
+    *,
+    prepare: Prepare | None = None,
 ) -> tuple[Trained, float]:
     """A network that nobody trained, and the seconds that its training would take.
 
@@ -177,7 +181,7 @@ def tried(
     for kind in {stage.kind for stage in plan if stage.steps}:
         optimizer = protopnet_stages.in_turn(kind, config, state.params, examples.epoch)
         few = itertools.islice(examples.batches(0), 2)
-        of_batch = functools.partial(protopnet_stages.loss, network, config, None)
+        of_batch = functools.partial(protopnet_stages.loss, network, config, prepare)
         steps = training.train(of_batch, state, few, optimizer)
         jax.block_until_ready(next(steps))
         start = time.perf_counter()

@@ -40,23 +40,18 @@ def known(
       known), `points` `[N, K, 2]` and `visible` bool `[N, K]` those that are known.
     """
     source = networks.expand(source)
-    found = sources.find(source, split, image_size=image_size)
-    names = [found.name(int(i)) for i in ids]
     if source.partition(":")[0] == "parts":
-        whole = split.partition("[")[0]
-        birds = parts.draw(
-            [int(name.split()[-1]) for name in names],
-            image_size=image_size,
-            seed=sources.PARTS_SEEDS[whole],
-        )
+        drawn = birds(source, split, ids, image_size=image_size)
         return {
-            "object": birds.segmentation,
-            "points": birds.points,
-            "visible": birds.visible,
+            "object": drawn.segmentation,
+            "points": drawn.points,
+            "visible": drawn.visible,
         }
     table = _table(source)
     if table is None:
         return {}
+    found = sources.find(source, split, image_size=image_size)
+    names = [found.name(int(i)) for i in ids]
     with table.open(newline="", encoding="utf-8") as lines:
         rows = {row["file"]: row for row in csv.DictReader(lines)}
     chosen = [rows[name] for name in names]
@@ -69,6 +64,18 @@ def known(
         masks = [_box(row) for row in chosen]
         truth["head"] = np.stack([fit(m, image_size, short) for m in masks])
     return truth
+
+
+def birds(
+    source: str, split: str, ids: Sequence[int], *, image_size: int
+) -> parts.Birds:
+    """Embedded birds with all that is known of them; arguments as for `known`."""
+    found = sources.find(source, split, image_size=image_size)
+    return parts.draw(
+        [int(found.name(int(i)).split()[-1]) for i in ids],
+        image_size=image_size,
+        seed=sources.PARTS_SEEDS[split.partition("[")[0]],
+    )
 
 
 def fit(mask: np.ndarray, size: int, short: int) -> np.ndarray:
