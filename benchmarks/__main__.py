@@ -2,7 +2,14 @@
 
 from collections.abc import Iterator
 
-from benchmarks import curvature, fragility, lowering, reconstruction, timing
+from benchmarks import (
+    curvature,
+    fragility,
+    lowering,
+    prototypes,
+    reconstruction,
+    timing,
+)
 
 
 def rows(quick: bool) -> Iterator[timing.Row]:
@@ -11,6 +18,7 @@ def rows(quick: bool) -> Iterator[timing.Row]:
     yield from fragility.rows(quick)
     yield from curvature.rows(quick)
     yield from reconstruction.rows(quick)
+    yield from prototypes.rows(quick)
 
 
 if __name__ == "__main__":

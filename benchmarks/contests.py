@@ -31,9 +31,9 @@ def program(fn: Callable, variables: Any, *args: Any) -> timing.Program:
     return timing.compiled(lowering.canonical(works.batched(fn)), variables, *args)
 
 
-def thunk(fn: Callable, *args: Any) -> Callable[[], Any]:
-    """The same, without what it took."""
-    return program(fn, *args).run
+def thunk(make: Callable, *args: Any) -> Callable[[], Any]:
+    """What runs of ours, without what it took."""
+    return make(*args).run
 
 
 def layouts(
@@ -103,10 +103,12 @@ def contest(
     rounds: int,
     repeats: int = 1,
     agree: Callable[[str, Any, Any], None] = timing.assert_agree,
+    floors: Mapping[str, str] = works.FLOORS,
 ) -> Iterator[timing.Row]:
     """Time a work of ours against peers, and against how often parts of a floor.
 
-    The floor is that of one of `repeats`; so are the seconds.
+    The floor is that of one of `repeats`; so are the seconds. What it is `floors` says
+    by work. The fourth argument of every peer is the batch.
     """
     own = ours.make(*ours.args)
     thunks = {name: each.make(*each.args) for name, each in peers.items()}
@@ -115,7 +117,9 @@ def contest(
     parts = {f"floor: {name}": run for name, (_, run) in floor.items()}
     times = timing.interleave({"ours": own.run} | thunks | parts, rounds=rounds)
     floor_s = sum(n * times[f"floor: {part}"].median for part, (n, _) in floor.items())
-    memory = timing.peak_memory(thunk, *ours.args) if probe else own.memory_mb
+    memory = (
+        timing.peak_memory(thunk, ours.make, *ours.args) if probe else own.memory_mb
+    )
     for name, each in peers.items():
         yield timing.row(
             work,
@@ -127,5 +131,5 @@ def contest(
             compile_s=own.compile_s,
             peer_memory_mb=timing.peak_memory(each.make, *each.args) if probe else None,
             setting=f"{setting}, batch {len(each.args[3])}"
-            + (f"; floor: {works.FLOORS[work]}" if floor else ""),
+            + (f"; floor: {floors[work]}" if floor else ""),
         )

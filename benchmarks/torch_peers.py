@@ -42,7 +42,7 @@ class SqueezeNet(nn.Module):
     ):
         super().__init__()
         self.mean, self.std = (_buffer(v) for v in (mean, std))
-        self.conv1 = nn.Sequential(_conv(params["conv1"], stride=2), act())
+        self.conv1 = nn.Sequential(conv(params["conv1"], stride=2), act())
         fires = (name for name in params if name.startswith("fire"))
         self.fires = nn.ModuleDict(
             {name: _Fire(params[name], act) for name in sorted(fires)}
@@ -50,14 +50,18 @@ class SqueezeNet(nn.Module):
         self.pools = nn.ModuleDict(
             {name: nn.MaxPool2d(3, 2, ceil_mode=True) for name in _POOLED}
         )
-        self.conv10 = nn.Sequential(_conv(params["conv10"]), act())
+        self.conv10 = nn.Sequential(conv(params["conv10"]), act())
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits `[N, K]` of images `[N, 3, H, W]` in [0, 1]."""
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the last map `[N, 512, h, w]` before the classifier."""
         h = self.conv1((x - self.mean) / self.std)
         for name, fire in self.fires.items():
             h = fire(self.pools[name](h) if name in _POOLED else h)
-        return self.conv10(h).mean((2, 3))
+        return h
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits `[N, K]` of images `[N, 3, H, W]` in [0, 1]."""
+        return self.conv10(self.features(x)).mean((2, 3))
 
 
 _POOLED = ("fire2", "fire4", "fire6")
@@ -66,16 +70,17 @@ _POOLED = ("fire2", "fire4", "fire6")
 class _Fire(nn.Module):
     def __init__(self, params: Mapping[str, Any], act: Callable[[], nn.Module]):
         super().__init__()
-        self.squeeze = nn.Sequential(_conv(params["squeeze"]), act())
-        self.one = nn.Sequential(_conv(params["expand1x1"]), act())
-        self.three = nn.Sequential(_conv(params["expand3x3"], padding=1), act())
+        self.squeeze = nn.Sequential(conv(params["squeeze"]), act())
+        self.one = nn.Sequential(conv(params["expand1x1"]), act())
+        self.three = nn.Sequential(conv(params["expand3x3"], padding=1), act())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.squeeze(x)
         return torch.cat([self.one(h), self.three(h)], 1)
 
 
-def _conv(params: Mapping[str, Any], stride: int = 1, padding: int = 0) -> nn.Conv2d:
+def conv(params: Mapping[str, Any], stride: int = 1, padding: int = 0) -> nn.Conv2d:
+    """A convolution with our kernel and bias, which are not trained."""
     kernel = torch.tensor(np.asarray(params["kernel"]).transpose(3, 2, 0, 1).copy())
     outputs, inputs, side, _ = kernel.shape
     conv = nn.Conv2d(inputs, outputs, side, stride, padding)

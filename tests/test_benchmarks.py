@@ -35,6 +35,7 @@ PEERS = {
     "fragility": ("torch", "captum"),
     "curvature": ("torch", "captum", "curvlinops", "pyhessian"),
     "reconstruction": ("torch",),
+    "prototypes": ("torch", "captum"),
 }
 
 
