@@ -181,8 +181,11 @@ def maps_of(config: Config, setup: cladec_setup.Setup) -> list[dict[str, str]]:
     """Maps of what is decoded for each layer, and others once."""
     spatial = [name for name in config.layers if len(setup.shapes[name]) == 3]
     others = [name for name in config.maps if name in cladec_judged.SALIENCY]
-    if not spatial:
-        others = [name for name in others if name != "grad_cam"]
+    if "grad_cam" in others and not spatial:
+        raise ValueError(
+            "`maps` has 'grad_cam', and none of `layers` is a feature map: name one, or"
+            " leave it out"
+        )
     decoded = [name for name in config.maps if name in cladec_judged.DECODED]
     pairs = [(layer, name) for layer in config.layers for name in decoded]
     pairs += [([*config.layers, *spatial][-1], name) for name in others]
@@ -206,6 +209,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
     check(config)
     place = folder / "trained"
     setup = cladec_setup.load(config, place)
+    maps_of(config, setup)  # refused before anything is trained
     found: Members = {}
     for layer in config.layers:
         found[layer] = {}
@@ -292,7 +296,6 @@ CONFIGS = {
         data="npz:PROTOJAX_DATA/fashion_mnist.npz",
         decoder="authors",
         alphas=(0.001,),
-        layers=("dense",),
         rate=3e-4,
         decay=1e-5,
         seeds=1,

@@ -127,7 +127,8 @@ def test_maps_of_a_layer_are_asked_for_each_and_others_once():
     assert [s["layer"] for s in found if s["map_by"] == "agreement"] == ["map", "dense"]
     assert [s["layer"] for s in found if s["map_by"] == "grad_cam"] == ["map"]
     flat = setup._replace(shapes={"map": (4,), "dense": (5,)})
-    assert "grad_cam" not in [s["map_by"] for s in cladec.maps_of(config, flat)]
+    with pytest.raises(ValueError, match="none of `layers` is a feature map"):
+        cladec.maps_of(config, flat)
 
 
 def test_rows_are_named_by_their_decoder_and_seeds_are_the_sample():
@@ -158,6 +159,11 @@ def test_rows_are_named_by_their_decoder_and_seeds_are_the_sample():
 def test_what_means_nothing_is_refused(knobs, message):
     with pytest.raises(ValueError, match=message):
         cladec.check(dataclasses.replace(cladec.Config(), **knobs))
+
+
+def test_every_configuration_passes_its_own_checks():
+    for config in cladec.CONFIGS.values():
+        cladec.check(config)
 
 
 def test_too_few_images_that_are_right_are_refused():

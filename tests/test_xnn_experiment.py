@@ -233,6 +233,11 @@ def test_what_means_nothing_is_refused(knobs, message, monkeypatch):
         setting_up.load(config)
 
 
+def test_every_configuration_passes_its_own_checks():
+    for config in script.CONFIGS.values():
+        script.check(config)
+
+
 def test_a_dead_layer_is_refused(monkeypatch):
     network = networks.Network(named, jnp.zeros((3, 4)), "parts:40", 16)
     monkeypatch.setattr(networks, "load", lambda *_, **__: network)
