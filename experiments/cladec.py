@@ -49,6 +49,10 @@ class Config:
     """Pixels; the model's usual ones if not given."""
     gray: bool = False
     """Keep one channel, of images that are gray."""
+    labels: Literal["given", "predicted"] = "given"
+    """Which class the decoder is to please: the label, as in the authors' code, or what
+    the classifier says (for fidelity, or images that are labeled with something else).
+    """
     layers: tuple[str, ...] = ("stage2", "stage4")
     """The layers that are decoded, by name (see `activations.layers`)."""
     decoder: Literal["authors", "small"] = "authors"
@@ -278,6 +282,19 @@ _DIGITS = Config(
     images=48,
     chunk=8,
 )
+_IMAGENET = Config(
+    model="squeezenet1_1",
+    data="folder:PROTOJAX_DATA/pets3",
+    labels="predicted",
+    layers=("fire5", "fire9"),
+    alphas=(0.0, 0.01),
+    seeds=1,
+    train=350,
+    test=100,
+    batch=16,
+    evaluate=False,
+    images=12,
+)
 CONFIGS = {
     "default": Config(),
     "mnist": _DIGITS,
@@ -301,17 +318,24 @@ CONFIGS = {
         seeds=1,
         batch=128,
     ),
-    "squeezenet": Config(
-        model="squeezenet1_1",
-        data="folder:PROTOJAX_DATA/pets3",
-        layers=("fire5", "fire9"),
-        alphas=(0.0, 0.01),
-        seeds=1,
-        train=350,
-        test=100,
-        batch=16,
-        evaluate=False,
-        images=12,
+    "squeezenet": _IMAGENET,
+    "mobilenet": dataclasses.replace(
+        _IMAGENET, model="mobilenet_v2", layers=("blocks.7", "head")
+    ),
+    "cub": dataclasses.replace(
+        _IMAGENET,
+        data="folder:PROTOJAX_DATA/CUB_200_2011/images",
+        train=2000,
+        test=500,
+    ),
+    "places365": dataclasses.replace(
+        _IMAGENET,
+        model="my.places:network",
+        data="folder:PROTOJAX_DATA/places365",
+        image_size=224,
+        layers=("relu:9", "relu:12"),
+        train=2000,
+        test=500,
     ),
     "smoke": Config(
         layers=("stage2",),

@@ -129,7 +129,8 @@ def _protocol(
         f" ({shapes}) the {decoder[config.decoder]} is trained to make the image again,"
         f" on {facts['train']} images, {config.epochs} epochs, {config.seeds} seeds:"
         " (1 - alpha) times the mean squared error of the pixels, plus alpha times the"
-        " classifier's cross-entropy on what is decoded, with the true label.",
+        f" classifier's cross-entropy on what is decoded, with the {config.labels}"
+        " label.",
         "- **Reference**: the same decoder on an encoder of the same kind, trained with"
         " it, on reconstruction alone. What it restores and ClaDec does not, the"
         " classifier has discarded.\n"

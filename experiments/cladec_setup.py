@@ -67,8 +67,16 @@ def load(config: "Config", folder: pathlib.Path | None) -> Setup:
         classes = len(jax.eval_shape(fn, weights, image))
     at = functools.partial(fn, weights)
     shapes = {name: cladec.code_shape(at, name, image) for name in config.layers}
-    each = jax.jit(lambda weights, x: jax.lax.map(functools.partial(fn, weights), x))
+    each = jax.jit(
+        lambda weights, images: jax.lax.map(
+            functools.partial(fn, weights), images, batch_size=16
+        )
+    )
     guesses = np.asarray(each(weights, test["image"])).argmax(axis=1)
+    if config.labels == "predicted":
+        test["label"] = guesses.astype(np.int32)
+        found = np.asarray(each(weights, train["image"])).argmax(axis=1)
+        train["label"] = found.astype(np.int32)
     accuracy = float(np.mean(guesses == test["label"]))
     _log.info("the classifier has %.1f %% right", 100 * accuracy)
     test["right"] = guesses == test["label"]

@@ -69,7 +69,9 @@ class SmallDecoder(nn.Module):
     """The decoder of an independent reproduction of ClaDec, two or three layers.
 
     A vector grows from 1 to 4, 9 and 28 rows; a feature map is doubled twice, as from 7
-    to 28. For images of another size the result is resized.
+    to 28. For images of another size the result is resized. Of 28 rows and columns the
+    last ones are beyond the reach of the last kernel and show its bias alone, a gray
+    margin, as they must in the reproduction.
 
     Attributes:
       shape: `[H, W, C]` of the image.
