@@ -293,6 +293,7 @@ CONFIGS = {
             pushes=(8,),
             needed=0,
         ),
+        trained=("standard",),
         repeats=1,
         images=4,
         attacks=("search", "through_jpeg"),

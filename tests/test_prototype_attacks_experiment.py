@@ -272,6 +272,17 @@ def test_heads_and_stomachs_of_the_embedded_birds_are_their_parts():
         assert found["head"][mask].all() and not found["stomach"][mask].any()
 
 
+@pytest.mark.realdata
+def test_of_pets_the_stomach_is_the_animal_without_its_head(data_folder, monkeypatch):
+    monkeypatch.setenv("PROTOJAX_DATA", str(data_folder))
+    config = prototype_attacks.CONFIGS["pets"]
+    found = prototype_attacks.regions(config, np.arange(8), 96)
+    known = found["head"].any((1, 2))
+    assert 0 < known.sum() < 8  # half of them have a box
+    assert not np.any(found["head"] & found["stomach"])
+    assert found["stomach"].any((1, 2)).all()
+
+
 def test_a_mask_is_outlined_from_outside():
     mask = np.zeros((4, 5), bool)
     mask[1, 2:4] = True
@@ -301,7 +312,8 @@ def pretended(study):
 
 
 def test_a_run_reports_both_protocols_and_resumes(setup, monkeypatch, tmp_path):
-    config = dataclasses.replace(CONFIG, attacks=("search",))
+    both = ("standard", "adversarial")
+    config = dataclasses.replace(CONFIG, trained=both, attacks=("search",))
     head, stomach = np.zeros((2, 12, SIDE, SIDE), bool)
     head[:, : SIDE // 2], stomach[:, SIDE // 2 :] = True, True
     images, asked = setup.examples.test["image"], prototype_attacks.asked
