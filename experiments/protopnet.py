@@ -165,7 +165,7 @@ CARS = dataclasses.replace(
 )
 PETS = Config(
     backbone="mobilenet_v2",
-    layer="blocks.12",
+    layer="blocks.16",
     train="folder:PROTOJAX_DATA/pets3",
     train_split="all[::2]",
     test="folder:PROTOJAX_DATA/pets3",
@@ -176,6 +176,7 @@ PETS = Config(
     warm_epochs=40,
     pushes=(40,),
     last_epochs=40,
+    needed=0,
     attacked=16,
 )
 
