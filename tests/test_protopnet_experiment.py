@@ -87,7 +87,14 @@ def states(setup, config, folder):
     return out
 
 
-@pytest.mark.parametrize("cut", ["4", "7", "11"])  # in joint, after push, in last
+@pytest.mark.parametrize(
+    "cut",  # in joint, after push, in last
+    [
+        pytest.param("4", marks=pytest.mark.slow),
+        "7",
+        pytest.param("11", marks=pytest.mark.slow),
+    ],
+)
 def test_a_training_stopped_anywhere_goes_on_to_the_bit(
     config, whole, cut, tmp_path, monkeypatch
 ):
