@@ -132,6 +132,7 @@ def at_the_input(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
 def at_the_parameters(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
     """One product, Lanczos and the trace, over all parameters."""
     model, variables, x, y, setting = load(sizes)
+    network = {"depth": model.depth, "mean": model.mean, "std": model.std}
     params = variables["params"]
     v = jax.tree.map(
         lambda p: jnp.cos(100 * jnp.arange(p.size)).reshape(p.shape), params
@@ -151,9 +152,9 @@ def at_the_parameters(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
         }
 
     gradient = timing.compiled(
-        functools.partial(parameter_gradient, model), variables, x, y
+        functools.partial(parameter_gradient, network), variables, x, y
     )
-    alone = functools.partial(parameter_product, model)
+    alone = functools.partial(parameter_product, network)
     one = timing.compiled(alone, variables, x, y, v)
     yield from contest(
         "parameter product",
@@ -165,7 +166,7 @@ def at_the_parameters(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
         probe=probe,
         agree=lambda work, a, b: assert_vectors(work, torch_curvature.flat(a), b),
     )
-    lanczos = functools.partial(parameter_lanczos, model, steps=sizes.steps)
+    lanczos = functools.partial(parameter_lanczos, network, steps=sizes.steps)
     yield from contest(
         f"Lanczos {sizes.steps}",
         Contender(thunk, (lanczos, variables, x, y)),
@@ -176,9 +177,9 @@ def at_the_parameters(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
         probe=probe,
         agree=assert_eigenvalue if sizes.steps >= 20 else assert_finite,
     )
-    whole = functools.partial(parameter_trace, model, products=sizes.steps)
+    whole = functools.partial(parameter_trace, network, products=sizes.steps)
     spread = timing.compiled(
-        functools.partial(plain_trace, model, probes=sizes.steps), variables, x, y
+        functools.partial(plain_trace, network, probes=sizes.steps), variables, x, y
     ).run()
     yield from contest(
         "trace",
@@ -233,35 +234,35 @@ def input_lanczos(params: Any, x: Array, y: Array, steps: int) -> Any:
     return pairs.values[0]
 
 
-def parameter_gradient(model: Any, variables: Any, x: Array, y: Array) -> Any:
+def parameter_gradient(network: Any, variables: Any, x: Array, y: Array) -> Any:
     """Of the cross-entropy."""
-    loss = _loss(model, variables, x, y)
+    loss = _loss(network, variables, x, y)
     return lowering.canonical(jax.grad(loss))(variables["params"])
 
 
-def parameter_product(model: Any, variables: Any, x: Array, y: Array, v: Any) -> Any:
+def parameter_product(network: Any, variables: Any, x: Array, y: Array, v: Any) -> Any:
     """With the Hessian of the cross-entropy."""
-    loss = _loss(model, variables, x, y)
+    loss = _loss(network, variables, x, y)
     product = lambda params, v: curvature.hvp(loss, params, v)  # noqa: E731
     return lowering.canonical(product)(variables["params"], v)
 
 
 def parameter_lanczos(
-    model: Any, variables: Any, x: Array, y: Array, *, steps: int
+    network: Any, variables: Any, x: Array, y: Array, *, steps: int
 ) -> Array:
     """The leading eigenvalue of the cross-entropy's Hessian."""
     params = variables["params"]
-    hessian = curvature.hessian(_loss(model, variables, x, y), params)
+    hessian = curvature.hessian(_loss(network, variables, x, y), params)
     key = jax.random.key(0)
     return curvature.top_eigenpairs(hessian, params, key=key, steps=steps).values[0]
 
 
 def parameter_trace(
-    model: Any, variables: Any, x: Array, y: Array, *, products: int
+    network: Any, variables: Any, x: Array, y: Array, *, products: int
 ) -> curvature.Estimate:
     """Half of the products for a space, half for what is left; one finds the scale."""
     params = variables["params"]
-    hessian = curvature.hessian(_loss(model, variables, x, y), params)
+    hessian = curvature.hessian(_loss(network, variables, x, y), params)
     rank = (products - 1) // 2
     return curvature.trace(
         hessian, params, key=jax.random.key(0), rank=rank, probes=products - 1 - rank
@@ -269,11 +270,11 @@ def parameter_trace(
 
 
 def plain_trace(
-    model: Any, variables: Any, x: Array, y: Array, *, probes: int
+    network: Any, variables: Any, x: Array, y: Array, *, probes: int
 ) -> curvature.Estimate:
     """As the peers do it, which says how far they may be off."""
     params = variables["params"]
-    hessian = curvature.hessian(_loss(model, variables, x, y), params)
+    hessian = curvature.hessian(_loss(network, variables, x, y), params)
     return curvature.trace(
         hessian, params, key=jax.random.key(1), rank=0, probes=probes
     )
@@ -285,8 +286,9 @@ def _score(params: Any, y: Array) -> Callable[[Array], Array]:
     return lambda x: twin(x)[y]
 
 
-def _loss(model: Any, variables: Any, x: Array, y: Array) -> Callable[[Any], Array]:
+def _loss(network: Any, variables: Any, x: Array, y: Array) -> Callable[[Any], Array]:
     def loss(params):
+        model = resnet.CifarResNet(**network)
         apply = functools.partial(model.apply, {**variables, "params": params})
         chances = jax.nn.log_softmax(jax.vmap(apply)(x))
         return -jnp.mean(jnp.take_along_axis(chances, y[:, None], 1))
