@@ -3,6 +3,7 @@
 Results are compared before anything is timed.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ class Contender(NamedTuple):
 
     make: Callable[..., Any]
     args: tuple
+    whole: Mapping[str, Any] = {}
+    """What `make` is told besides where the memory of its process is measured."""
 
 
 def ours(work: Callable, *args: Any) -> Contender:
@@ -99,37 +102,73 @@ def contest(
     floor: Mapping[str, tuple[float, Callable]],
     *,
     setting: str,
+    floors: Mapping[str, str] = works.FLOORS,
+    **knobs: Any,
+) -> Iterator[timing.Row]:
+    """Race a work on a batch, the fourth argument of every peer; name batch and floor.
+
+    What the floor of a work is `floors` says; the knobs are those of `race`.
+    """
+    (batch,) = {len(each.args[3]) for each in peers.values()}
+    setting += f", batch {batch}" + (f"; floor: {floors[work]}" if floor else "")
+    yield from race(work, ours, peers, floor, setting=setting, **knobs)
+
+
+def race(
+    work: str,
+    ours: Contender,
+    peers: Mapping[str, Contender],
+    floor: Mapping[str, tuple[float, Callable]],
+    *,
+    setting: str,
     probe: bool,
     rounds: int,
     repeats: int = 1,
     agree: Callable[[str, Any, Any], None] = timing.assert_agree,
-    floors: Mapping[str, str] = works.FLOORS,
 ) -> Iterator[timing.Row]:
-    """Time a work of ours against peers, and against how often parts of a floor.
+    """Time a work of ours in turns with peers and with the parts of its floor.
 
-    The floor is that of one of `repeats`; so are the seconds. What it is `floors` says
-    by work. The fourth argument of every peer is the batch.
+    Args:
+      work: the name of the row.
+      ours: what makes a `timing.Program`.
+      peers: theirs, by name.
+      floor: how often what is run, by name; of one of `repeats`, as the seconds are.
+      setting: sizes, and what the floor is.
+      probe: measure the peak memory of each, in a process of its own.
+      rounds: how often each is timed.
+      repeats: how many times the work is done in a run.
+      agree: compares our result with a peer's, and raises.
+
+    Yields:
+      A row for each peer, without its time where `torch.compile` does not take it.
     """
     own = ours.make(*ours.args)
-    thunks = {name: each.make(*each.args) for name, each in peers.items()}
-    for name, run in thunks.items():
-        agree(f"{work}, {name}", own.run(), run())
+    thunks, refused = {}, []
+    for name, each in peers.items():
+        try:
+            thunks[name] = each.make(*each.args)
+        except torch_peers.NotTaken:
+            refused.append(f"{name}: not taken")
+            continue
+        agree(f"{work}, {name}", own.run(), thunks[name]())
     parts = {f"floor: {name}": run for name, (_, run) in floor.items()}
     times = timing.interleave({"ours": own.run} | thunks | parts, rounds=rounds)
     floor_s = sum(n * times[f"floor: {part}"].median for part, (n, _) in floor.items())
     memory = (
         timing.peak_memory(thunk, ours.make, *ours.args) if probe else own.memory_mb
     )
-    for name, each in peers.items():
-        yield timing.row(
-            work,
-            times["ours"].median / repeats,
-            peer=name,
-            peer_s=times[name].median / repeats,
-            floor_s=floor_s if floor else None,
-            memory_mb=memory,
-            compile_s=own.compile_s,
-            peer_memory_mb=timing.peak_memory(each.make, *each.args) if probe else None,
-            setting=f"{setting}, batch {len(each.args[3])}"
-            + (f"; floor: {floors[work]}" if floor else ""),
-        )
+    row = functools.partial(
+        timing.row,
+        work,
+        times["ours"].median / repeats,
+        floor_s=floor_s if floor else None,
+        memory_mb=memory,
+        compile_s=own.compile_s,
+        setting=setting,
+    )
+    for name in thunks:
+        make, args, whole = peers[name]
+        held = timing.peak_memory(make, *args, **whole) if probe else None
+        yield row(peer=name, peer_s=times[name].median / repeats, peer_memory_mb=held)
+    for name in refused:
+        yield row(peer=name)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import fragility, timing, torch_curvature, torch_peers
+from benchmarks import contests, fragility, timing, torch_curvature, torch_peers
 from benchmarks.torch_peers import torch
 from protojax.mechanisms import curvature, lowering
 from protojax.methods import activations
@@ -50,14 +50,6 @@ class Sizes(NamedTuple):
 
 # PyTorch compiles `torch.func` for a minute or more, whatever the sizes.
 QUICK = Sizes(40, 2, 8, 4, 1, 1, torch_curvature.FORMS[:3])
-
-
-class Contender(NamedTuple):
-    """How to make what is timed; in a process of its own, with all that it holds."""
-
-    make: Callable[..., Callable[[], Any]]
-    args: tuple
-    whole: Mapping[str, Any] = {}
 
 
 def main() -> None:
@@ -90,9 +82,9 @@ def at_the_input(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
     arrays = jax.tree.map(np.asarray, (params, (MODEL.mean, MODEL.std)))
     tail = [np.asarray(each)[None] for each in (x, y, v)]
 
-    def peers(count: int, forms: Sequence[str]) -> dict[str, Contender]:
+    def peers(count: int, forms: Sequence[str]) -> dict[str, contests.Contender]:
         return {
-            f"{layout.removeprefix('PyTorch ')}, {form}": Contender(
+            f"{layout.removeprefix('PyTorch ')}, {form}": contests.Contender(
                 torch_curvature.input_product,
                 (form, layout, *arrays, BETA, *tail, count),
             )
@@ -101,9 +93,9 @@ def at_the_input(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
         }
 
     gradient = timing.compiled(input_gradient, params, x, y)
-    yield from contest(
+    yield from contests.race(
         "input product",
-        Contender(thunk, (input_product, params, x, y, v)),
+        contests.Contender(program, (input_product, params, x, y, v)),
         peers(1, sizes.forms),
         {"gradient": (1, gradient.run)},
         setting=f"{setting}; floor: one gradient",
@@ -112,9 +104,9 @@ def at_the_input(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
         agree=lambda work, a, b: timing.assert_agree(work, a, b[0]),
     )
     one = timing.compiled(input_product, params, x, y, v)
-    yield from contest(
+    yield from contests.race(
         f"input Lanczos {sizes.steps}",
-        Contender(thunk, (input_lanczos, params, x, y, sizes.steps)),
+        contests.Contender(program, (input_lanczos, params, x, y, sizes.steps)),
         {
             f"{name}: products alone": each
             for name, each in peers(
@@ -140,9 +132,9 @@ def at_the_parameters(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
     v = jax.tree.map(lambda p: p.astype(jnp.float32), v)
     shared = jax.tree.map(np.asarray, (variables, (model.mean, model.std), x, y))
 
-    def peers(work: str, *args: Any) -> dict[str, Contender]:
+    def peers(work: str, *args: Any) -> dict[str, contests.Contender]:
         return {
-            f"{name}, {layout.removeprefix('PyTorch ')}": Contender(
+            f"{name}, {layout.removeprefix('PyTorch ')}": contests.Contender(
                 torch_curvature.parameters,
                 (name, work, layout, *shared, *args),
                 {"whole": True},
@@ -156,9 +148,9 @@ def at_the_parameters(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
     )
     alone = functools.partial(parameter_product, network)
     one = timing.compiled(alone, variables, x, y, v)
-    yield from contest(
+    yield from contests.race(
         "parameter product",
-        Contender(thunk, (alone, variables, x, y, v)),
+        contests.Contender(program, (alone, variables, x, y, v)),
         peers("product", torch_curvature.flat(v)),
         {"gradient": (1, gradient.run)},
         setting=f"{setting}; floor: one gradient",
@@ -167,9 +159,9 @@ def at_the_parameters(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
         agree=lambda work, a, b: assert_vectors(work, torch_curvature.flat(a), b),
     )
     lanczos = functools.partial(parameter_lanczos, network, steps=sizes.steps)
-    yield from contest(
+    yield from contests.race(
         f"Lanczos {sizes.steps}",
-        Contender(thunk, (lanczos, variables, x, y)),
+        contests.Contender(program, (lanczos, variables, x, y)),
         peers("eigenvalue", sizes.steps),
         {"product": (sizes.steps, one.run)},
         setting=f"{setting}; floor: {sizes.steps} products called alone",
@@ -181,9 +173,9 @@ def at_the_parameters(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
     spread = timing.compiled(
         functools.partial(plain_trace, network, probes=sizes.steps), variables, x, y
     ).run()
-    yield from contest(
+    yield from contests.race(
         "trace",
-        Contender(thunk, (whole, variables, x, y)),
+        contests.Contender(program, (whole, variables, x, y)),
         peers("trace", sizes.steps),
         {"gradient": (sizes.steps, gradient.run)},
         setting=f"{setting}, {sizes.steps} products; floor: as many gradients",
@@ -296,72 +288,11 @@ def _loss(network: Any, variables: Any, x: Array, y: Array) -> Callable[[Any], A
     return loss
 
 
-def thunk(fn: Callable, *args: Any) -> Callable[[], Any]:
-    """Compile ours, in whatever process; counts are static."""
-    return program(fn, *args).run
-
-
 def program(fn: Callable, *args: Any) -> timing.Program:
-    """The same, with what it took."""
+    """Compile ours; counts are static."""
     counts = [arg for arg in args if isinstance(arg, int)]
     arrays = [arg for arg in args if not isinstance(arg, int)]
     return timing.compiled(lambda *arrays: fn(*arrays, *counts), *arrays)
-
-
-def contest(
-    work: str,
-    ours: Contender,
-    peers: Mapping[str, Contender],
-    floor: Mapping[str, tuple[int, Callable]],
-    *,
-    setting: str,
-    rounds: int,
-    probe: bool,
-    agree: Callable[[str, Any, Any], None],
-) -> Iterator[timing.Row]:
-    """Time a work of ours in turns with peers and with the parts of its floor.
-
-    Args:
-      work: the name of the row.
-      ours: what is compiled.
-      peers: theirs, by name.
-      floor: how often what is run, by name.
-      setting: sizes, and what the floor is.
-      rounds: how often each is timed.
-      probe: measure the peak memory of each, in a process of its own.
-      agree: compares our result with a peer's, and raises.
-
-    Yields:
-      A row for each peer, without its time where `torch.compile` does not take it.
-    """
-    own = program(*ours.args)
-    thunks, refused = {}, []
-    for name, each in peers.items():
-        try:
-            thunks[name] = each.make(*each.args)
-        except torch_curvature.NotTaken:
-            refused.append(f"{name}: not taken")
-            continue
-        agree(f"{work}, {name}", own.run(), thunks[name]())
-    parts = {f"floor: {name}": run for name, (_, run) in floor.items()}
-    times = timing.interleave({"ours": own.run} | thunks | parts, rounds=rounds)
-    floor_s = sum(n * times[f"floor: {part}"].median for part, (n, _) in floor.items())
-    memory = timing.peak_memory(ours.make, *ours.args) if probe else own.memory_mb
-    row = functools.partial(
-        timing.row,
-        work,
-        times["ours"].median,
-        floor_s=floor_s,
-        memory_mb=memory,
-        compile_s=own.compile_s,
-        setting=setting,
-    )
-    for name in thunks:
-        whole = functools.partial(peers[name].make, **peers[name].whole)
-        held = timing.peak_memory(whole, *peers[name].args) if probe else None
-        yield row(peer=name, peer_s=times[name].median, peer_memory_mb=held)
-    for name in refused:
-        yield row(peer=name)
 
 
 def assert_vectors(work: str, actual: Mapping, expected: Mapping) -> None:

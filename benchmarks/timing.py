@@ -189,19 +189,21 @@ def assert_agree(
     jax.tree.map(check, actual, expected)
 
 
-def peak_memory(fn: Callable, *args: Any) -> float:
+def peak_memory(fn: Callable, *args: Any, **knobs: Any) -> float:
     """Megabytes by which a function raises the peak of a fresh process.
 
     Args:
-      fn: a function of a module, `(*args) -> thunk`; making the thunk is not counted.
+      fn: a function of a module, `(*args, **knobs) -> thunk`; making the thunk is not
+        counted.
       *args: what can be sent to another process.
+      **knobs: the same.
 
     Returns:
       The peak while the thunk runs, above what the process held before.
     """
     context = multiprocessing.get_context("spawn")
     answers = context.SimpleQueue()
-    process = context.Process(target=_probe, args=(answers, fn, args))
+    process = context.Process(target=_probe, args=(answers, fn, args, knobs))
     process.start()
     process.join()
     if process.exitcode:
@@ -209,8 +211,8 @@ def peak_memory(fn: Callable, *args: Any) -> float:
     return answers.get()
 
 
-def _probe(answers: Any, fn: Callable, args: Sequence) -> None:
-    thunk = fn(*args)
+def _probe(answers: Any, fn: Callable, args: Sequence, knobs: Mapping) -> None:
+    thunk = fn(*args, **knobs)
     ctypes.CDLL(None).malloc_trim(0)  # or it would lie in what was freed before
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak
     before = _peak_kilobytes()

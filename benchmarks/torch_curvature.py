@@ -28,8 +28,6 @@ COMPILED = ", compiled"
 FORMS = tuple(
     form + how for form in ("double backward", "torch.func") for how in ("", COMPILED)
 )
-NotTaken = torch._dynamo.exc.TorchDynamoException
-"""What `torch.compile` raises for what it does not take."""
 
 
 def flat(tree: Any) -> Vector:

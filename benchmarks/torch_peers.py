@@ -25,6 +25,8 @@ FORMATS = {
     "PyTorch channels_last": torch.channels_last,
 }
 Net = Callable[[torch.Tensor], torch.Tensor]
+NotTaken = torch._dynamo.exc.TorchDynamoException
+"""What `torch.compile` raises for what it does not take."""
 
 
 class SqueezeNet(nn.Module):
