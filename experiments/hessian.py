@@ -36,6 +36,7 @@ from experiments import (
     hessian_attacks,
     hessian_report,
     hessian_studies,
+    networks,
     studies,
     subjects,
 )
@@ -209,16 +210,19 @@ def set_up(config: Config) -> dict[str, studies.Study]:
 
 def load(config: Config) -> tuple[subjects.Subject, dict[str, np.ndarray]]:
     """The network with its images, and those for the angles, each beside another."""
-    of_network = functools.partial(
-        subjects.load, config.model, config.data, image_size=config.image_size
+    many, apart = max(config.few, config.loss_images), config.angle_split is not None
+    subject = subjects.load(
+        config.model,
+        config.data,
+        config.split,
+        image_size=config.image_size,
+        images=many if apart else max(many, config.images),
     )
-    many = max(config.few, config.loss_images)
-    if config.angle_split is None:
-        subject = of_network(config.split, images=max(many, config.images))
-        examples = subject.examples
-    else:
-        subject = of_network(config.split, images=many)
-        examples = of_network(config.angle_split, images=config.images).examples
+    examples = subject.examples
+    if apart:
+        examples = networks.correct(
+            subject.network, config.data, config.angle_split, count=config.images
+        )
     angled = first(examples, config.images)
     return subject, {**angled, "other": np.roll(angled["image"], 1, axis=0)}
 
