@@ -169,19 +169,6 @@ def code(fn: Fn, layer: str, weights: PyTree, x: Array) -> Array:
     return srae.attached(functools.partial(fn, weights), layer, lambda h: h)(x)
 
 
-def shuffled(weights: PyTree, key: Key) -> PyTree:
-    """Kernels with their entries in another order: the same sizes, nothing learned."""
-    leaves, tree = jax.tree.flatten(weights)
-    keys = jax.random.split(key, len(leaves))
-    mixed = [
-        jax.random.permutation(k, leaf.ravel()).reshape(leaf.shape)
-        if leaf.ndim > 1
-        else leaf
-        for k, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(tree, mixed)
-
-
 def facts(setup: Setup) -> dict[str, Any]:
     """For the report."""
     return {

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cladec_setup, trainings
+from experiments import cladec_setup, networks, trainings
 from protojax import cladec, models, srae
 from protojax.contracts import Array, Key, PyTree
 
@@ -135,7 +135,7 @@ def _trained(
     if kind != "cladec":
 
         def mix(key: Key) -> PyTree:
-            return cladec_setup.shuffled(setup.weights, jax.random.fold_in(key, 0))
+            return networks.shuffled(setup.weights, jax.random.fold_in(key, 0))
 
         encoders = jax.vmap(mix)(keys)
     if kind == "cladec":

@@ -41,7 +41,6 @@ from experiments import (
     subjects,
 )
 from protojax import sweeps
-from protojax.contracts import Key, PyTree
 
 _log = logging.getLogger(__name__)
 
@@ -155,7 +154,9 @@ def set_up(config: Config) -> dict[str, studies.Study]:
 
     typical = {"beta": [subject.beta]}
     sharper = [c / explained.SHARPNESS * subject.beta for c in config.sharpness]
-    mixed = network._replace(weights=shuffle(weights, jax.random.key(config.seed)))
+    mixed = network._replace(
+        weights=networks.shuffled(weights, jax.random.key(config.seed))
+    )
     beta = subjects.typical_sharpness(mixed, few["image"])
     angles = of_images(hessian_studies.angles, **typical)._replace(examples=angled)
     attacked = of_images(
@@ -232,19 +233,6 @@ def first(examples: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
     return {
         name: values[:count] for name, values in examples.items() if name != "truth"
     }
-
-
-def shuffle(weights: PyTree, key: Key) -> PyTree:
-    """Kernels with their entries in another order: the same sizes, nothing learned."""
-    leaves, tree = jax.tree.flatten(weights)
-    keys = jax.random.split(key, len(leaves))
-    mixed = [
-        jax.random.permutation(k, leaf.ravel()).reshape(leaf.shape)
-        if leaf.ndim > 1
-        else leaf
-        for k, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(tree, mixed)
 
 
 def main(config: Config, folder: pathlib.Path) -> None:

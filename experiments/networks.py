@@ -22,7 +22,7 @@ import numpy as np
 
 from experiments import classifier
 from protojax import data
-from protojax.contracts import Array, Fn, PyTree
+from protojax.contracts import Array, Fn, Key, PyTree
 from protojax.models import pretrained
 from protojax.scale import sources
 
@@ -138,6 +138,19 @@ def _guesses(logits: Array, labels: np.ndarray) -> np.ndarray:
             " classes count from 0, one logit for each"
         )
     return np.argmax(logits, axis=1)
+
+
+def shuffled(weights: PyTree, key: Key) -> PyTree:
+    """Kernels with their entries in another order: the same sizes, nothing learned."""
+    leaves, tree = jax.tree.flatten(weights)
+    keys = jax.random.split(key, len(leaves))
+    mixed = [
+        jax.random.permutation(k, leaf.ravel()).reshape(leaf.shape)
+        if leaf.ndim > 1
+        else leaf
+        for k, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, mixed)
 
 
 def expand(source: str) -> str:

@@ -252,7 +252,7 @@ def test_a_run_reports_on_all_questions_and_resumes(seen, monkeypatch, tmp_path)
 
 
 def test_shuffled_weights_are_the_same_numbers_elsewhere(seen):
-    mixed = hessian.shuffle(seen.weights, KEY)
+    mixed = networks.shuffled(seen.weights, KEY)
     for name in ("first", "second"):
         assert not np.array_equal(mixed[name], seen.weights[name])
         np.testing.assert_array_equal(
