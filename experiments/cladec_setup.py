@@ -12,10 +12,9 @@ import numpy as np
 import optax
 
 from experiments import networks, trainings
-from protojax import cladec, data, models, srae
+from protojax import cladec, models, srae
 from protojax.contracts import Array, Fn, Key, PyTree
 from protojax.mechanisms import lowering
-from protojax.scale import sources
 
 if TYPE_CHECKING:
     from experiments.cladec import Config
@@ -91,19 +90,14 @@ def both_splits(
     source = networks.expand(config.data or default)
     size = config.image_size or (network.image_size if network else 32)
     resize = network.resize if network else None
-    read = functools.partial(data.load, source, image_size=size, resize=resize)
-    if sources.usual_split(source) == "test":
-        train = read("train", limit=config.train, seed=config.seed)
-        test = read("test", limit=config.test)
-    else:
-        found = read("all", limit=config.train + config.test, seed=config.seed)
-        order = np.random.default_rng(config.seed).permutation(len(found["label"]))
-        share = config.test / (config.train + config.test)
-        count = max(1, round(share * len(order)))
-        train, test = (
-            {name: values[np.sort(places)] for name, values in found.items()}
-            for places in (order[count:], order[:count])
-        )
+    train, test = networks.both_splits(
+        source,
+        train=config.train,
+        test=config.test,
+        seed=config.seed,
+        image_size=size,
+        resize=resize,
+    )
     if config.gray:
         for part in (train, test):
             part["image"] = part["image"][..., :1]

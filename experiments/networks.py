@@ -140,6 +140,42 @@ def _guesses(logits: Array, labels: np.ndarray) -> np.ndarray:
     return np.argmax(logits, axis=1)
 
 
+def both_splits(
+    source: str,
+    *,
+    train: int,
+    test: int,
+    seed: int,
+    image_size: int,
+    resize: int | None,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Images to train on and to test on, drawn apart where they do not come apart.
+
+    Args:
+      source: where images come from.
+      train: how many are to train on.
+      test: how many are to test on; where there are too few for both, as large a
+        share.
+      seed: of what is drawn.
+      image_size: pixels.
+      resize: of the short side, before the center is cut out.
+
+    Returns:
+      `image`, `label` and `id`, twice.
+    """
+    read = functools.partial(data.load, source, image_size=image_size, resize=resize)
+    if sources.usual_split(source) == "test":
+        return read("train", limit=train, seed=seed), read("test", limit=test)
+    found = read("all", limit=train + test, seed=seed)
+    order = np.random.default_rng(seed).permutation(len(found["label"]))
+    count = max(1, round(test / (train + test) * len(order)))
+    first, second = (
+        {name: values[np.sort(places)] for name, values in found.items()}
+        for places in (order[count:], order[:count])
+    )
+    return first, second
+
+
 def shuffled(weights: PyTree, key: Key) -> PyTree:
     """Kernels with their entries in another order: the same sizes, nothing learned."""
     leaves, tree = jax.tree.flatten(weights)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import networks, subjects, xnn_judged, xnn_training
-from protojax import activations, data, parts, srae
+from protojax import activations, parts, srae
 from protojax.contracts import Array, PyTree
 from protojax.mechanisms import lowering
 from protojax.scale import sources
@@ -54,7 +54,14 @@ def load(config: "Config") -> Setup:
     """Load the network and images, and record the units."""
     network = networks.load(config.model, image_size=config.image_size)
     source = networks.expand(config.data or network.images)
-    train, test = both_splits(config, network, source)
+    train, test = networks.both_splits(
+        source,
+        train=config.train,
+        test=config.test,
+        seed=config.seed,
+        image_size=network.image_size,
+        resize=network.resize,
+    )
     layer, shape = layer_of(config, network, train["image"][0])
     z, logits = recorded(network, layer, train["image"])
     z_test, logits_test = recorded(network, layer, test["image"])
@@ -107,27 +114,6 @@ def load(config: "Config") -> Setup:
             "dead_units": int(np.sum(np.ptp(z, axis=0) == 0)),
         },
     )
-
-
-def both_splits(
-    config: "Config", network: networks.Network, source: str
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Images to train on and to test on; every fourth where they are not apart."""
-    read = functools.partial(
-        data.load, source, image_size=network.image_size, resize=network.resize
-    )
-    if sources.usual_split(source) == "test":
-        return (
-            read("train", limit=config.train, seed=config.seed),
-            read("test", limit=config.test),
-        )
-    found = read("all", limit=config.train + config.test, seed=config.seed)
-    order = np.random.default_rng(config.seed).permutation(len(found["label"]))
-    share = config.test / (config.train + config.test)
-    count = max(1, round(share * len(order)))
-    apart = np.sort(order[count:]), np.sort(order[:count])
-    first, second = ({k: v[i] for k, v in found.items()} for i in apart)
-    return first, second
 
 
 def layer_of(
