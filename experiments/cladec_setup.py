@@ -3,6 +3,7 @@
 import functools
 import logging
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
@@ -14,7 +15,6 @@ import optax
 from experiments import networks, trainings
 from protojax import cladec, models, srae
 from protojax.contracts import Array, Fn, Key, PyTree
-from protojax.mechanisms import lowering
 
 if TYPE_CHECKING:
     from experiments.cladec import Config
@@ -144,18 +144,9 @@ def classifier(
     return srae.train(loss, start, optimizer, batches=batches, key=second)
 
 
-def codes(setup: Setup, layer: str, weights: PyTree, images: Array) -> Array:
-    """The codes of a layer, of many images."""
-
-    def one(weights: PyTree, x: Array) -> Array:
-        return code(setup.fn, layer, weights, x)
-
-    many = lowering.canonical(
-        lambda weights, images: jax.lax.map(
-            functools.partial(one, weights), images, batch_size=32
-        )
-    )
-    return jax.jit(many)(weights, images)
+def coder(setup: Setup, layer: str) -> Callable[[PyTree, Any], np.ndarray]:
+    """`(weights, images) -> ` the codes of a layer, of many images."""
+    return networks.mapped(functools.partial(code, setup.fn, layer), chunk=32)
 
 
 def code(fn: Fn, layer: str, weights: PyTree, x: Array) -> Array:

@@ -131,6 +131,7 @@ def _trained(
     )
     optimizer = srae.adam(config.rate, decay=config.decay)
     batches = srae.shuffled(len(images), size=min(config.batch, len(images)))
+    encode = cladec_setup.coder(setup, layer)
     encoders, codes = None, None
     if kind != "cladec":
 
@@ -139,14 +140,10 @@ def _trained(
 
         encoders = jax.vmap(mix)(keys)
     if kind == "cladec":
-        codes = cladec_setup.codes(setup, layer, setup.weights, images)
+        codes = jnp.asarray(encode(setup.weights, images))
     elif kind == "random":
-        codes = jnp.stack(
-            [
-                cladec_setup.codes(setup, layer, pick(encoders, i), images)
-                for i in range(len(keys))
-            ]
-        )
+        each = [encode(pick(encoders, i), images) for i in range(len(keys))]
+        codes = jnp.stack(each)
 
     def begin(key: Key, encoder: PyTree) -> srae.Member:
         blank = jnp.zeros(setup.shapes[layer])
@@ -213,7 +210,7 @@ def solved(setup: "Setup", layer: str, kind: str) -> PyTree:
         size = min(int(np.prod(setup.shapes[layer])), *flat.shape)
         mean, rows = cladec.principal_components(flat, size=size)
         return {"mean": mean[None], "rows": rows[None]}
-    codes = cladec_setup.codes(setup, layer, setup.weights, images)
+    codes = jnp.asarray(cladec_setup.coder(setup, layer)(setup.weights, images))
     codes = codes.reshape(len(images), -1)
     kernel, bias = cladec.linear_decoder(codes, flat, ridge=RIDGE)
     return {"kernel": kernel[None], "bias": bias[None]}

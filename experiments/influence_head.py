@@ -15,7 +15,6 @@ import numpy as np
 from experiments import networks
 from protojax import activations, data, influence
 from protojax.contracts import Array, Fn, PyTree
-from protojax.mechanisms import lowering
 from protojax.scale import sources
 
 Examples = dict[str, np.ndarray]
@@ -80,14 +79,7 @@ def all_features(
 ) -> np.ndarray:
     """Features of many images, `[N, F]`."""
     one = functools.partial(features, network.fn, layer)
-    each = jax.jit(
-        lowering.canonical(
-            lambda weights, images: jax.lax.map(
-                lambda x: one(weights, x), images, batch_size=chunk
-            )
-        )
-    )
-    return np.asarray(each(network.weights, images))
+    return networks.mapped(one, chunk=chunk)(network.weights, images)
 
 
 class Fitted(NamedTuple):

@@ -13,7 +13,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,6 +23,7 @@ import numpy as np
 from experiments import classifier
 from protojax import data
 from protojax.contracts import Array, Fn, Key, PyTree
+from protojax.mechanisms import lowering
 from protojax.models import pretrained
 from protojax.scale import sources
 
@@ -174,6 +175,17 @@ def both_splits(
         for places in (order[count:], order[:count])
     )
     return first, second
+
+
+def mapped(fn: Fn, *, chunk: int = 64) -> Callable[[PyTree, Any], Any]:
+    """`(weights, examples) -> ` what a function makes of each example."""
+
+    def each(weights: PyTree, examples: PyTree) -> PyTree:
+        one = functools.partial(fn, weights)
+        return jax.lax.map(one, examples, batch_size=chunk)
+
+    compiled = jax.jit(lowering.canonical(each))
+    return lambda *given: jax.tree.map(np.asarray, compiled(*given))
 
 
 def shuffled(weights: PyTree, key: Key) -> PyTree:

@@ -115,7 +115,7 @@ def found_on(
 
     numbers = np.arange(len(images))
     examples = images, truth["points"], truth["visible"], numbers
-    return protopnet_network.mapped(one)(trained.weights, examples)
+    return networks.mapped(one)(trained.weights, examples)
 
 
 def plain(config: "Config", setup: "Setup") -> np.ndarray | None:
@@ -128,7 +128,7 @@ def plain(config: "Config", setup: "Setup") -> np.ndarray | None:
     images = setup.examples.test["image"]
     if config.backbone in ("parts", "parts_small") and config.test.startswith("parts"):
         whole = networks.load(config.backbone, image_size=config.image_size)
-        logits = protopnet_network.mapped(whole.fn)(whole.weights, images)
+        logits = networks.mapped(whole.fn)(whole.weights, images)
         return np.argmax(logits, axis=1)
     if setup.learner.backbone is setup.network.backbone:
         return None

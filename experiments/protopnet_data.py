@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from experiments import backbones, networks, protopnet_network
+from experiments import backbones, networks
 from protojax import data
 from protojax.scale import sources
 
@@ -83,7 +83,7 @@ def features(
 ) -> Examples:
     """What a backbone makes of all images, computed once, in their place."""
     weights = backbones.merged(backbone.weights, backbone.stats)
-    of = functools.partial(protopnet_network.mapped(backbone.features), weights)
+    of = functools.partial(networks.mapped(backbone.features), weights)
     batches = [{**b, "image": of(b["image"])} for b in examples.in_order()]
     train = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
     test = {**examples.test, "image": of(examples.test["image"])}

@@ -1,7 +1,6 @@
 """A backbone and a head of prototypes as one network, applied to many images."""
 
-import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -94,17 +93,6 @@ def _filled(batch: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]
         fill = -1 if name == "id" else 0
         out[name] = np.pad(batch[name], pad, constant_values=fill)
     return out
-
-
-def mapped(fn: Fn, *, chunk: int = 64) -> Callable[[PyTree, Any], Any]:
-    """`(weights, examples) -> ` what a function makes of each example."""
-
-    def each(weights: PyTree, examples: PyTree) -> PyTree:
-        one = functools.partial(fn, weights)
-        return jax.lax.map(one, examples, batch_size=chunk)
-
-    compiled = jax.jit(lowering.canonical(each))
-    return lambda *given: jax.tree.map(np.asarray, compiled(*given))
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -10,8 +10,8 @@ import numpy as np
 from experiments import (
     backbones,
     checks,
+    networks,
     protopnet_data,
-    protopnet_network,
     protopnet_training,
 )
 from experiments.protopnet_network import Network, Weights
@@ -149,5 +149,5 @@ def others(config: "Config", setup: Setup) -> np.ndarray:
         there = set_up(other)
         network, weights = there.for_lessons(fitted(other, there, folder / "training"))
         test = there.lessons.test["image"]
-        total += protopnet_network.mapped(network.apply())(weights, test)
+        total += networks.mapped(network.apply())(weights, test)
     return total.astype(np.float32)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import protopnet_network, protopnet_stages
+from experiments import networks, protopnet_network, protopnet_stages
 from experiments.protopnet_data import Examples
 from experiments.protopnet_network import Network, Weights
 from experiments.protopnet_stages import Prepare, Stage
@@ -86,7 +86,7 @@ def fit(
             )
         weights = state.params, state.extra
         if judge is None or kind == "prune":
-            judge = protopnet_network.mapped(network.apply())
+            judge = networks.mapped(network.apply())
         told = judge(weights, examples.test["image"])
         log["accuracy"] = protopnet_network.accuracy(told, examples.test["label"])
         history = [*history, {"stage": kind, "steps": steps, **log}]

@@ -24,6 +24,7 @@ import numpy as np
 from experiments import (
     checks,
     cli,
+    networks,
     protopnet,
     protopnet_network,
     protopnet_pictures,
@@ -154,7 +155,7 @@ def candidates(
     test = setup.examples.test
     right = np.ones(len(test["label"]), bool)
     for trained in nets.values():
-        logits = protopnet_network.mapped(trained.network.apply())
+        logits = networks.mapped(trained.network.apply())
         right &= logits(trained.weights, test["image"]).argmax(1) == test["label"]
     where = regions(config, test["id"], setup.network.backbone.image_size)
     for mask in where.values():

@@ -4,14 +4,12 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import networks, subjects, xnn_judged, xnn_training
 from protojax import activations, parts, srae
 from protojax.contracts import Array, PyTree
-from protojax.mechanisms import lowering
 from protojax.scale import sources
 
 if TYPE_CHECKING:
@@ -158,15 +156,7 @@ def recorded(
         logits, found = run(x)
         return layer.units(found[layer.name]), logits
 
-    each = jax.jit(
-        lowering.canonical(
-            lambda weights, images: jax.lax.map(
-                functools.partial(one, weights), images, batch_size=16
-            )
-        )
-    )
-    found = each(network.weights, images)
-    return np.asarray(found[0]), np.asarray(found[1])
+    return networks.mapped(one, chunk=16)(network.weights, images)
 
 
 def kept_units(config: "Config", z: np.ndarray) -> tuple[np.ndarray | None, float]:

@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from experiments import (
     backbones,
+    networks,
     protopnet_analysis,
     protopnet_network,
     protopnet_report,
@@ -169,7 +170,7 @@ def test_dossier_8_after_a_push_every_prototype_is_a_patch_of_its_class(config, 
 def test_what_is_left_after_pruning_is_a_network_of_its_own(whole):
     setup, trained, folder, _ = whole
     test = setup.examples.test
-    logits = protopnet_network.mapped(trained.network.apply())
+    logits = networks.mapped(trained.network.apply())
     told = logits(trained.weights, test["image"]).argmax(1)
     assert trained.history[-1]["accuracy"] == np.mean(told == test["label"])
     kept = len(trained.network.head.owners)

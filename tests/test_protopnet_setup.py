@@ -11,9 +11,9 @@ import pytest
 from experiments import (
     augmentation,
     backbones,
+    networks,
     protopnet,
     protopnet_data,
-    protopnet_network,
     protopnet_setup,
     protopnet_stages,
     protopnet_training,
@@ -107,7 +107,7 @@ def test_a_backbone_that_is_never_trained_is_looked_at_once(config):
         protopnet_training.Trained(setup.learner, (state.params, state.extra), [])
     )
     found = [
-        protopnet_network.mapped(network.apply())(weights, batch["image"])
+        networks.mapped(network.apply())(weights, batch["image"])
         for (network, weights), batch in zip(
             [trained[:2], setup.for_lessons(trained)], batches, strict=True
         )
