@@ -157,9 +157,7 @@ def studied(
     if config.maps:
         both = {
             layer: {
-                kind: jax.tree.map(
-                    lambda leaf: jnp.asarray(leaf[0]), kinds[kind]["params"]
-                )
+                kind: cladec_training.pick(kinds[kind]["params"], 0)
                 for kind in ("cladec", "reference")
             }
             for layer, kinds in found.items()

@@ -233,9 +233,7 @@ def _compared(
         )
         each = jax.jit(jax.vmap(one, (None, 0)))
         for place in np.flatnonzero(members["seed"] == 0):
-            params = jax.tree.map(
-                lambda leaf, i=place: jnp.asarray(leaf[i]), members["params"]
-            )
+            params = cladec_training.pick(members["params"], place)
             columns.append(np.clip(np.asarray(each(params, images)), 0, 1))
             alpha = members["alpha"][place]
             titles.append(f"alpha {alpha:.2g}" if kind == "cladec" else NAMES[kind])

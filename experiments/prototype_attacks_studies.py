@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import attacked
+from experiments import attacked, protopnet_studies
 from experiments.protopnet_network import Network, Weights
 from protojax import attacks, images, metrics, objectives, prototypes
 from protojax.contracts import Array, Key, Objective, Transform
@@ -268,11 +268,8 @@ def disappearance(
     similarity = functools.partial(network.apply("similarities"), weights)
     maps, y = similarity(x), jnp.argmax(fn(x))
     j = jnp.argmax(jnp.max(maps, axis=(0, 1)))
-    top, bottom, left, right = prototypes.high_crop(
-        prototypes.enlarge(maps[..., j], size)
-    )
-    rows, columns = jnp.arange(size[0])[:, None], jnp.arange(size[1])[None]
-    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    crop = prototypes.high_crop(prototypes.enlarge(maps[..., j], size))
+    inside = protopnet_studies.widened(crop, size, 0)
     objective = objectives.prototype_absent(similarity, prototype=j)
     found = search(
         config,

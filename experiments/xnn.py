@@ -261,11 +261,9 @@ def check(config: Config) -> None:
         checks.among(config, "attacks", xnn_attacked.ATTACKS)
         checks.above_zero(config, "radii", "steps", "attacked")
     checks.above_zero(config, "seeds", "epochs", "rounds", "maps", "spread", "rate")
-    for name, least in (("features", 2), ("train", 20), ("test", 4)):
-        if getattr(config, name) < least:
-            raise ValueError(
-                f"`{name}` is {getattr(config, name)}: it must be at least {least}"
-            )
+    checks.at_least(config, 2, "features")
+    checks.at_least(config, 20, "train")
+    checks.at_least(config, 4, "test")
 
 
 _CIFAR = Config(
