@@ -155,20 +155,9 @@ def _layer(
     rows: Sequence[report.Row],
 ) -> pages.Section:
     layer = rows[0]["layer"]
-    long = [
-        {
-            "id": row["id"],
-            "decoder": row["decoder"],
-            "measure": value,
-            "value": row[value],
-            "stalled": row["stalled"],
-        }
-        for value in MEASURES
-        if value != "evaluated" or config.evaluate
-        for row in rows
-    ]
+    measures = [m for m in MEASURES if m != "evaluated" or config.evaluate]
     text = report.table(
-        long,
+        shown.long(rows, measures),
         rows_by="decoder",
         columns_by="measure",
         value="value",
@@ -251,13 +240,8 @@ def _colored(image: np.ndarray) -> np.ndarray:
 
 
 def _mapped(rows: Sequence[report.Row]) -> pages.Section:
-    long = [
-        {**row, "measure": value, "value": row[value]}
-        for value in ("deletion", "insertion")
-        for row in rows
-    ]
     text = report.table(
-        long,
+        shown.long(rows, ("deletion", "insertion")),
         rows_by="map_by",
         columns_by="measure",
         value="value",

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from experiments.influence import Config
 
 METRICS = ("rank", "overlap")
-OTHER = "another image"
-"""What stands among the attacks for no attack: another test image of the class."""
 
 
 def write(
@@ -34,14 +32,14 @@ def write(
         "iterated": f"{config.steps} steps (ours)",
         "random": "random signs",
         "random_best": f"best of {config.steps} random",
-        OTHER: "another image of the class",
+        shown.OTHER: "another image of the class",
         "radius": "L∞",
         "size": "length of the influences, after / before",
         "top_after": f"sum over the former top {config.k}",
         "confidence_after": "confidence",
         "label_kept": "label kept",
     }
-    long = [*rows, *_others(config, rows)]
+    long = [*rows, *shown.others(rows, "attack", METRICS)]
     by = ["attack", "radius"]
     counted = ["size", "top_before", "top_after", "confidence_before"]
     counted += ["confidence_after", "label_kept", "found", "stalled", "linf"]
@@ -61,15 +59,6 @@ def write(
         numbers=[*numbers, *checked],
         provenance=report.provenance(folder, folder / "leaving_out"),
     )
-
-
-def _others(config: "Config", rows: Sequence[report.Row]) -> list[dict[str, Any]]:
-    """The distance to another image of the class, as if it were an attack."""
-    return [
-        {**row, "attack": OTHER, **{name: row[f"{name}_other"] for name in METRICS}}
-        for row in rows
-        if row["attack"] == config.attacks[0]
-    ]
 
 
 def _protocol(
@@ -232,7 +221,7 @@ def _left_out(
         "slope": "slope of actual on predicted",
         "outside": "length of the test gradient outside",
         "pairs": "eigenpairs",
-        "mean": "measure",
+        "value": "measure",
     }
     every = max(row["pairs"] for row in rows)
     whole = [row for row in rows if row["pairs"] == every]
@@ -279,11 +268,10 @@ def _measures(
     names: Mapping[Any, str],
 ) -> str:
     """A table with a line for each of some columns of the rows."""
-    long = [
-        {**row, "measure": names[value], "mean": row[value]}
-        for value in values
-        for row in rows
-    ]
     return report.table(
-        long, rows_by="measure", columns_by=columns_by, value="mean", names=names
+        shown.long(rows, values),
+        rows_by="measure",
+        columns_by=columns_by,
+        value="value",
+        names=names,
     )

@@ -2,12 +2,12 @@
 
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import protopnet_pictures, repeated
+from experiments import protopnet_pictures, repeated, shown
 from experiments.repeated import Rows
 from protojax import prototypes
 from protojax.scale import figures, pages, report
@@ -15,6 +15,8 @@ from protojax.scale import figures, pages, report
 if TYPE_CHECKING:
     from experiments.jpeg import Config
 
+Kept = Mapping[str, Sequence[Mapping[str, Any]]]
+"""For each training, what the first network keeps of images."""
 TOP = 75
 """Prototypes whose similarities are drawn."""
 RANKED = {
@@ -26,7 +28,6 @@ NAMES = {
     "clean": "images as they are",
     "artefacts": "odd classes compressed",
     "remedy": "any compressed at random",
-    "correct": "accuracy",
     "correct_half": "odd classes compressed",
     "correct_clean": "none compressed",
     "correct_compressed": "all compressed",
@@ -35,7 +36,7 @@ NAMES = {
     "told_odd_compressed": "compressed",
     "told_odd_clean": "as they are",
     "similarity": "similarity",
-    "told": "probability of odd classes",
+    "top_odd": "of an odd class",
     "compressed": "compressed",
     "as it is": "as it is",
 }
@@ -46,6 +47,10 @@ def write(config: "Config", folder: pathlib.Path) -> None:
     seen, quality = (
         repeated.gathered(config, folder, kind) for kind in ("seen", "quality")
     )
+    kept = {
+        name: report.arrays(folder / f"{name}-{config.network.seed}" / "seen")
+        for name in config.trained
+    }
     odd = [row for row in seen if row["odd"]]
     even = [row for row in seen if not row["odd"]]
     shares = functools.partial(
@@ -72,8 +77,8 @@ def write(config: "Config", folder: pathlib.Path) -> None:
             _similarity(odd),
             _votes(even),
             _curves(quality),
-            _ranked(config, folder),
-            _seen(config, folder),
+            _ranked(kept),
+            _seen(kept),
         ],
         numbers=numbers,
         provenance=report.provenance(
@@ -86,13 +91,24 @@ def _of(classes: str, numbers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"classes": classes, **number} for number in numbers]
 
 
-def _long(rows: Rows, values: Sequence[str], name: str) -> Rows:
-    """One row for each of several columns, named in the column `of`."""
-    return [
-        {"id": row["id"], "trained": row["trained"], "of": value, name: row[value]}
-        for row in rows
-        for value in values
-    ]
+def _table(
+    rows: Rows,
+    values: Sequence[str],
+    what: str,
+    caption: str,
+    *,
+    estimator: Callable[..., report.Estimate] = report.estimate,
+) -> pages.Table:
+    """What several columns say of each training, side by side."""
+    text = report.table(
+        shown.long(rows, values),
+        rows_by="trained",
+        columns_by="measure",
+        value="value",
+        names=NAMES | {"value": what},
+        estimator=estimator,
+    )
+    return pages.Table(text, caption)
 
 
 def _protocol(config: "Config", seen: Rows) -> pages.Section:
@@ -114,62 +130,46 @@ def _protocol(config: "Config", seen: Rows) -> pages.Section:
 
 
 def _accuracy(seen: Rows, correct: Sequence[str]) -> pages.Section:
-    text = report.table(
-        _long(seen, correct, "correct"),
-        rows_by="trained",
-        columns_by="of",
-        value="correct",
-        names=NAMES,
-        estimator=report.proportion,
-    )
-    return pages.Section(
-        "Accuracy",
-        [pages.Table(text, "Share of test images told right, by what is compressed.")],
-    )
+    caption = "Share of test images told right, by what is compressed."
+    table = _table(seen, correct, "accuracy", caption, estimator=report.proportion)
+    return pages.Section("Accuracy", [table])
 
 
 def _similarity(odd: Rows) -> pages.Section:
-    values = ["similarity_compressed", "similarity_clean"]
-    table = functools.partial(
-        report.table, rows_by="trained", columns_by="of", names=NAMES
-    )
-    own = report.table(
-        [{**row, "of": "top_odd"} for row in odd],
-        rows_by="trained",
-        columns_by="of",
-        value="top_odd",
-        names=NAMES | {"top_odd": "of an odd class"},
-        estimator=report.proportion,
-    )
     return pages.Section(
         "The most similar prototype",
         [
-            pages.Table(
-                table(_long(odd, values, "similarity"), value="similarity"),
+            _table(
+                odd,
+                ["similarity_compressed", "similarity_clean"],
+                "similarity",
                 "Similarity of the prototype that is the most similar to the compressed"
                 " image, to that image and to the same one as it is. Images of odd"
                 " classes.",
             ),
-            pages.Table(own, "Share of these prototypes that are of an odd class."),
+            _table(
+                odd,
+                ["top_odd"],
+                "of an odd class",
+                "Share of these prototypes that are of an odd class.",
+                estimator=report.proportion,
+            ),
         ],
     )
 
 
 def _votes(even: Rows) -> pages.Section:
-    values = ["told_odd_clean", "told_odd_compressed"]
-    text = report.table(
-        _long(even, values, "told"),
-        rows_by="trained",
-        columns_by="of",
-        value="told",
-        names=NAMES,
-    )
     return pages.Section(
         "Do artefacts vote?",
         [
             "An image of an even class, compressed, is still of that class. What"
             " probability goes over to the odd ones goes there for artefacts.",
-            pages.Table(text, "Probability of odd classes, for images of even ones."),
+            _table(
+                even,
+                ["told_odd_clean", "told_odd_compressed"],
+                "probability of odd classes",
+                "Probability of odd classes, for images of even ones.",
+            ),
         ],
     )
 
@@ -191,15 +191,14 @@ def _curves(quality: Rows) -> pages.Section:
     )
 
 
-def _ranked(config: "Config", folder: pathlib.Path) -> pages.Section:
+def _ranked(kept: Kept) -> pages.Section:
     """The most similar prototypes of single images, and of several on average."""
     blocks: list[Any] = []
-    for name in config.trained:
-        kept = report.arrays(folder / f"{name}-{config.network.seed}" / "seen")
+    for name, images in kept.items():
         label = NAMES[name]
         blocks.append(
             pages.Table(
-                top_table(kept[0]),
+                top_table(images[0]),
                 f"Trained on {label}: the five most similar prototypes of an image,"
                 " compressed and as it is.",
             )
@@ -207,7 +206,7 @@ def _ranked(config: "Config", folder: pathlib.Path) -> pages.Section:
         blocks.append(
             pages.Picture(
                 figures.curves(
-                    top_rows(kept),
+                    top_rows(images),
                     x="place",
                     lines="version",
                     values=[*RANKED],
@@ -216,7 +215,7 @@ def _ranked(config: "Config", folder: pathlib.Path) -> pages.Section:
                 f"Trained on {label}: similarities of the {TOP} prototypes (or all)"
                 " that are the most similar to compressed images, and to images as they"
                 " are, in their order there. Means over"
-                f" {len(kept)} images of odd classes.",
+                f" {len(images)} images of odd classes.",
                 "Similarities of prototypes by rank, for both versions of the images.",
             )
         )
@@ -256,11 +255,10 @@ def top_table(one: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _seen(config: "Config", folder: pathlib.Path) -> pages.Section:
+def _seen(kept: Kept) -> pages.Section:
     blocks = []
-    for name in config.trained:
-        kept = report.arrays(folder / f"{name}-{config.network.seed}" / "seen")
-        pictures, notes = zip(*map(_both_versions, kept[:3]), strict=True)
+    for name, images in kept.items():
+        pictures, notes = zip(*map(_both_versions, images[:3]), strict=True)
         figure = figures.panels(
             pictures,
             titles=[
@@ -281,18 +279,18 @@ def _seen(config: "Config", folder: pathlib.Path) -> pages.Section:
     return pages.Section("What it looks like", blocks)
 
 
-def _both_versions(kept: Mapping[str, Any]) -> tuple[list[np.ndarray], list[str]]:
-    size = kept["image"].shape[:2]
+def _both_versions(one: Mapping[str, Any]) -> tuple[list[np.ndarray], list[str]]:
+    size = one["image"].shape[:2]
     large = {
-        name: np.asarray(prototypes.enlarge(kept[f"map_{name}"], size))
+        name: np.asarray(prototypes.enlarge(one[f"map_{name}"], size))
         for name in ("compressed", "clean")
     }
     ends = min(a.min() for a in large.values()), max(a.max() for a in large.values())
-    shown, notes = [], []
+    panels, notes = [], []
     for name, image in (("compressed", "compressed"), ("clean", "image")):
         a = large[name]
         box = np.asarray(prototypes.high_crop(a))
-        shown.append(protopnet_pictures.boxed(kept[image], box))
-        shown.append(protopnet_pictures.overlaid(kept[image], a, ends=ends))
-        notes += ["", f"similarity {kept[f'map_{name}'].max():.2f}"]
-    return shown, notes
+        panels.append(protopnet_pictures.boxed(one[image], box))
+        panels.append(protopnet_pictures.overlaid(one[image], a, ends=ends))
+        notes += ["", f"similarity {one[f'map_{name}'].max():.2f}"]
+    return panels, notes

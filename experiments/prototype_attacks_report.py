@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import protopnet_pictures, repeated
+from experiments import protopnet_pictures, repeated, shown
 from protojax import prototypes
 from protojax.scale import figures, pages, report
 
@@ -27,7 +27,6 @@ NAMES = {
     "random": "best of as many random signs",
     "april": "April 2021: the most similar prototype",
     "may": "May 2021: until one of several succeeds",
-    "told": "accuracy",
     "clean": "as they are",
     "robust": "PGD, 10 steps",
     "left": "left its source (all that the authors ask)",
@@ -122,17 +121,12 @@ def _named(name: str) -> str:
 
 
 def _accuracy(told: "Rows") -> pages.Section:
-    rows = [
-        {"id": row["id"], "trained": row["trained"], "measure": m, "told": row[m]}
-        for row in told
-        for m in ("clean", "robust")
-    ]
     text = report.table(
-        rows,
+        shown.long(told, ("clean", "robust")),
         rows_by="trained",
         columns_by="measure",
-        value="told",
-        names=NAMES,
+        value="value",
+        names=NAMES | {"value": "accuracy"},
         estimator=report.proportion,
     )
     caption = (
@@ -146,13 +140,8 @@ def _stomach(moved: "Rows", parts: Sequence[str]) -> pages.Section:
     table = functools.partial(
         report.table, names=NAMES, estimator=report.proportion, columns_by="trained"
     )
-    searched = [
-        {"id": r["id"], "stalled": r["stalled"], "trained": r["trained"]}
-        | {"part": part, "share": r[part]}
-        for r in moved
-        if r["attack"] == moved[0]["attack"]
-        for part in parts
-    ]
+    first, shares = moved[0]["attack"], NAMES | {"value": "share"}
+    searched = shown.long([row for row in moved if row["attack"] == first], parts)
     return pages.Section(
         "A head on the stomach",
         [
@@ -165,8 +154,8 @@ def _stomach(moved: "Rows", parts: Sequence[str]) -> pages.Section:
                 "The same, asked of the attacked image after compression.",
             ),
             pages.Table(
-                table(searched, rows_by="part", value="share"),
-                f"What success is made of, for {_named(moved[0]['attack'])}.",
+                table(searched, rows_by="measure", value="value", names=shares),
+                f"What success is made of, for {_named(first)}.",
             ),
         ],
     )
@@ -211,13 +200,7 @@ def _absent(config: "Config", absent: "Rows") -> pages.Section:
     names = {"after": "similarity after", "before": "similarity before"}
     means = [
         pages.Table(
-            report.table(
-                absent,
-                rows_by="attack",
-                columns_by="trained",
-                value=value,
-                names=NAMES | names,
-            ),
+            table(value=value, names=NAMES | names),
             f"Largest similarity to the prototype {value} the attack.",
         )
         for value in names
@@ -251,8 +234,8 @@ def _seen(
         row = found.get(kept["id"])
         if row is None or kept["attack"] != "search" or row["stalled"]:
             continue
-        shown, note = _before_and_after(kept, row, patches)
-        pictures.append(shown)
+        panels, note = _before_and_after(kept, row, patches)
+        pictures.append(panels)
         notes.append(note)
     if not pictures:
         return pages.Section(title, ["Nothing to see: no image had a target."])
@@ -284,12 +267,12 @@ def _before_and_after(
     mask = kept["source"]  # pixels, where a prototype disappears
     if "target" in kept:
         mask = np.asarray(prototypes.cell_pixels(kept["target"], size))
-    shown = [patches.get(int(row["prototype"]), np.ones_like(kept["image"]))]
+    panels = [patches.get(int(row["prototype"]), np.ones_like(kept["image"]))]
     for name, a in zip(("image", "perturbed"), large, strict=True):
         box = np.asarray(prototypes.high_crop(a))
         picture = outlined(kept[name], mask)
-        shown.append(protopnet_pictures.boxed(picture, box))
-        shown.append(protopnet_pictures.overlaid(kept[name], a, ends=ends))
+        panels.append(protopnet_pictures.boxed(picture, box))
+        panels.append(protopnet_pictures.overlaid(kept[name], a, ends=ends))
     label = "stays" if row["label_kept"] else "another"
     notes = [
         f"prototype {row['prototype']}",
@@ -298,7 +281,7 @@ def _before_and_after(
         f"class: {label}",
         f"similarity {kept['map_after'].max():.2f}",
     ]
-    return shown, notes
+    return panels, notes
 
 
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -8,6 +8,9 @@ from protojax.scale import pages, report
 Rows = Sequence[report.Row]
 Names = Mapping[Any, str]
 
+OTHER = "another image"
+"""What stands among the attacks for no attack: another test image of the class."""
+
 
 def share(rows: Rows, column: str) -> str:
     """In how many of the rows that are not stalled something is so, in percent."""
@@ -41,6 +44,27 @@ def without_relu(rows: Rows) -> str:
             " its non-linearity as `jax.nn.relu`."
         )
     return text
+
+
+def long(rows: Rows, values: Sequence[str]) -> list[dict[str, Any]]:
+    """One row for each of some columns, named as `measure` and repeated as `value`."""
+    return [
+        {**row, "measure": value, "value": row.get(value)}
+        for value in values
+        for row in rows
+    ]
+
+
+def others(rows: Rows, by: str, values: Sequence[str]) -> list[dict[str, Any]]:
+    """The distance to another image of the class, as if `OTHER` were an attack.
+
+    It is in the rows of every attack, as `VALUE_other`, and counts once.
+    """
+    return [
+        {**row, by: OTHER, **{value: row[f"{value}_other"] for value in values}}
+        for row in rows
+        if row[by] == rows[0][by]
+    ]
 
 
 def tables(

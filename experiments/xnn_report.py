@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import xnn_methods, xnn_setup, xnn_study
+from experiments import shown, xnn_methods, xnn_setup, xnn_study
 from protojax import parts, srae
 from protojax.scale import figures, overlays, pages, report
 
@@ -46,9 +46,8 @@ FAITHFUL = (
 APART = ("alive", "significant", "shared_variance", "redundancy", "stability")
 CODES = ("explained_variance", "hoyer")
 LOCAL = ("locality", "largest_part", "on_bird", "variant", "class")
-MOVED = ("cosine", "top_share")
-OTHER = "another image"
-"""What stands among the attacks for no attack: another test image of the class."""
+CURVES = ("cosine", "top_share")
+MOVED = (*CURVES, "top_kept", "overlap", "change")
 
 
 def write(
@@ -61,8 +60,8 @@ def write(
     """Write the report of a folder of rows."""
     places = [folder / "judged" / method for method in config.methods]
     rows = by_class(places)
-    shown = [*FAITHFUL, *APART, *CODES, *(LOCAL if setup.known else ())]
-    numbers = report.summary(rows, by=["method"], values=shown)
+    values = [*FAITHFUL, *APART, *CODES, *(LOCAL if setup.known else ())]
+    numbers = report.summary(rows, by=["method"], values=values)
     sections = [
         _protocol(config, rows, setup),
         _tables(rows, setup.known),
@@ -72,8 +71,9 @@ def write(
         attacked = report.read(folder)
         sections.append(_attacked(config, attacked))
         by = ["attack_by", "radius"]
-        values = ["cosine", "top_share", "top_kept", "overlap", "change", "label_kept"]
-        numbers += report.summary([*attacked, *_others(attacked)], by=by, values=values)
+        others = shown.others(attacked, "attack_by", MOVED)
+        values = [*MOVED, "label_kept"]
+        numbers += report.summary([*attacked, *others], by=by, values=values)
         places.append(folder)
     pages.write(
         folder,
@@ -101,27 +101,11 @@ def by_class(places: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
     return found
 
 
-def _long(
-    rows: Sequence[report.Row], values: Sequence[str], by: str = "method"
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": row["id"],
-            by: row[by],
-            "measure": value,
-            "value": row.get(value),
-            "stalled": row["stalled"],
-        }
-        for value in values
-        for row in rows
-    ]
-
-
 def _table(
     rows: Sequence[report.Row], values: Sequence[str], caption: str
 ) -> pages.Table:
     text = report.table(
-        _long(rows, values),
+        shown.long(rows, values),
         rows_by="method",
         columns_by="measure",
         value="value",
@@ -315,24 +299,13 @@ def _kinds(found: Sequence[Mapping[str, np.ndarray]]) -> pages.Picture:
     )
 
 
-def _others(rows: Sequence[report.Row]) -> list[dict[str, Any]]:
-    """The distance to another image of the class, as if it were an attack."""
-    names = ("cosine", "top_share", "top_kept", "overlap", "change")
-    first = rows[0]["attack_by"]
-    return [
-        {**row, "attack_by": OTHER, **{name: row[f"{name}_other"] for name in names}}
-        for row in rows
-        if row["attack_by"] == first
-    ]
-
-
 def _attacked(config: "Config", rows: Sequence[report.Row]) -> pages.Section:
     names: Mapping[Any, str] = {
         "top": f"{config.steps} steps (pgd)",
         "singular_vector": "singular vector",
         "eigenvector": "Hessian eigenvector",
         "random_best": f"best of {config.steps} random",
-        OTHER: "another image of the class",
+        shown.OTHER: "another image of the class",
         "attack_by": "attack",
         "radius": "L∞",
         "cosine": "cosine of contributions",
@@ -342,11 +315,11 @@ def _attacked(config: "Config", rows: Sequence[report.Row]) -> pages.Section:
         "change": "absolute change / absolute sum",
         "label_kept": "label kept",
     }
-    long = [*rows, *_others(rows)]
+    long = [*rows, *shown.others(rows, "attack_by", MOVED)]
     images = len({row["id"] for row in rows})
     stalled = sum(bool(row["stalled"]) for row in rows)
     curves = figures.curves(
-        long, x="radius", lines="attack_by", values=MOVED, names=names
+        long, x="radius", lines="attack_by", values=CURVES, names=names
     )
     blocks: list[Any] = [
         f"Contributions are explanations, and can be attacked like any: {images} images"
