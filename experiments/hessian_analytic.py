@@ -150,13 +150,14 @@ def _two_layers(drawn: Drawn, key: Key, radius: Array) -> Row:
         **ball,
     )
     signs = radius * jax.random.rademacher(third, x.shape, x.dtype)
+    at_random = _moved(score, x, x + signs)
     hessian = curvature.hessian(score, x)
     return {
         **_moved(score, x, along.x),
         "stalled": along.stalled | across.stalled,
         "predicted": length(hessian(along.x - x)) / length(slope(x)),
-        "random": _moved(score, x, x + signs)["gradient"],
-        "map_random": _moved(score, x, x + signs)["map"],
+        "random": at_random["gradient"],
+        "map_random": at_random["map"],
         "map_jacobian": _moved(score, x, across.x)["map"],
     }
 

@@ -51,22 +51,15 @@ def attack(
     if name == "top":
         knobs = {"radius": radius, "step_size": radius / 4, "steps": steps}
         return attacks.pgd(away, x, select=kept, **knobs)
-    along = functools.partial(kept_to_first_order, kept, x, radius, margin, key)
+    along = {"radius": radius, "keep": margin, "key": key, "steps": 16}
     if name == "singular_vector":
-        return along(attacks.singular_vector, explain=explain)
+        return attacks.singular_vector(kept, x, explain=explain, **along)
     if name == "eigenvector":
         smooth = activations.replace(score, activations.softplus(beta))
-        return along(attacks.eigenvector, score=smooth)
+        return attacks.eigenvector(kept, x, score=smooth, **along)
     if name == "random_best":
         return attacks.random_sign(kept, x, radius=radius, key=key, samples=steps)
     raise ValueError(f"`attacks` has {name!r}: choose from {', '.join(ATTACKS)}")
-
-
-def kept_to_first_order(
-    kept: Fn, x: Array, radius: Array, margin: Fn, key: Key, search: Fn, **knobs: Fn
-) -> ascent.Ascent:
-    """Directions along which the label stays, to first order."""
-    return search(kept, x, radius=radius, key=key, keep=margin, steps=16, **knobs)
 
 
 def one(

@@ -215,7 +215,6 @@ def _round(
     weights = srae.weights_of_round(how.weights, number)
     inside = jnp.setdiff1d(jnp.arange(len(data.z)), data.held)
     batches = srae.shuffled(len(inside), size=min(config.batch, len(inside)))
-    mapped = jax.vmap
 
     def loss_of(data: Data, columns: Array) -> Any:
         return srae.on_batches(
@@ -262,8 +261,8 @@ def _round(
         return accepted(apply, now.best, data, columns, config.accept_all)
 
     columns = jnp.asarray(columns)
-    start = jax.jit(mapped(begin, (None, 0, 0)))
-    go_on = jax.jit(mapped(advance, (None, 0, 0, 0, None)), donate_argnums=3)
+    start = jax.jit(jax.vmap(begin, (None, 0, 0)))
+    go_on = jax.jit(jax.vmap(advance, (None, 0, 0, 0, None)), donate_argnums=3)
     members = trainings.run(
         lambda: start(data, columns, keys),
         lambda members, until: go_on(data, columns, keys, members, until),
@@ -272,7 +271,7 @@ def _round(
         spot=spot,
         title=title,
     )
-    fine = jax.jit(mapped(judge, (None, 0, 0)))(data, columns, members)
+    fine = jax.jit(jax.vmap(judge, (None, 0, 0)))(data, columns, members)
     return members, fine & ~members.diverged
 
 
