@@ -10,15 +10,6 @@ from protojax import metrics
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Programs that run for milliseconds are not worth a compiler's efforts."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def test_dossier_8_consistency_of_the_known_example():
     """The dossier's toy: the third part is never hit, the second always."""
     hits = jnp.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 1, 0]])

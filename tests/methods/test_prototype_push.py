@@ -12,15 +12,6 @@ from protojax import prototypes
 OWNERS = prototypes.owners(6, 3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Programs that run for milliseconds are not worth a compiler's efforts."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def data_set(ties):
     """Latent maps `[11, 3, 4, 5]`; with ties, of small integers and one image twice."""
     draw = np.random.default_rng(0)

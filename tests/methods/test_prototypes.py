@@ -12,15 +12,6 @@ from protojax import prototypes
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Programs that run for milliseconds are not worth a compiler's efforts."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def drawn(h=7, w=5, d=128, count=20):
     keys = jax.random.split(KEY)
     features = jax.random.uniform(keys[0], (h, w, d))

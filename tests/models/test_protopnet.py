@@ -15,15 +15,6 @@ KEY = jax.random.key(0)
 FEATURES = np.random.default_rng(0).normal(size=(5, 4, 12)).astype(np.float32)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Programs that run for milliseconds are not worth a compiler's efforts."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def made(features=FEATURES, **knobs):
     owners = prototypes.owners(6, 3)
     head = models.PrototypeHead(classes=3, owners=owners, depth=8, **knobs)

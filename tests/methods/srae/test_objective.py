@@ -19,10 +19,8 @@ AXES = np.tile(np.eye(5), (10, 1))
 
 @pytest.fixture(autouse=True)
 def x64():
-    jax.config.update("jax_disable_most_optimizations", True)  # all is run only once
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def by_pairs(rows):
