@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
-from experiments import protopnet
+from experiments import protopnet, protopnet_training
 
 
 def network():
@@ -28,6 +28,14 @@ def network():
         return jnp.mean(h, axis=(0, 1)) @ weights["unseen"]["kernel"]
 
     return fn, weights
+
+
+def trained(network):
+    """A network that nobody trained, as what comes of a training."""
+    key, shape = jax.random.key(0), network.backbone.shape
+    head = network.head.init(key, jnp.zeros(shape))["params"]
+    params = {"backbone": network.backbone.weights, "head": head}
+    return protopnet_training.Trained(network, (params, {}), [])
 
 
 def config(folder):

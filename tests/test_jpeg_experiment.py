@@ -16,11 +16,11 @@ from experiments import (
     protopnet_data,
     protopnet_network,
     protopnet_setup,
-    protopnet_training,
     remedies,
 )
 from protojax import compression, prototypes
 from protojax.models import protopnet
+from tests.squares import trained
 
 KEY = jax.random.key(0)
 SIDE, GRID, CLASSES = 16, 2, 4
@@ -31,12 +31,6 @@ def features(weights, x):
     """How rough the blocks of an image are, mixed: compression smooths them."""
     cells = x.reshape(GRID, SIDE // GRID, GRID, SIDE // GRID, 3)
     return jnp.tanh(10 * cells.std((1, 3)) @ weights["mix"])
-
-
-def trained(network):
-    head = network.head.init(KEY, jnp.zeros(network.backbone.shape))["params"]
-    params = {"backbone": network.backbone.weights, "head": head}
-    return protopnet_training.Trained(network, (params, {}), [])
 
 
 @pytest.fixture(scope="module")

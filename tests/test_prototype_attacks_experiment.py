@@ -14,7 +14,6 @@ from experiments import (
     protopnet_data,
     protopnet_network,
     protopnet_setup,
-    protopnet_training,
     prototype_attacks,
     prototype_attacks_report,
     prototype_attacks_studies,
@@ -23,6 +22,7 @@ from experiments import (
 )
 from protojax import attacks, data, objectives, parts, prototypes
 from protojax.models import protopnet
+from tests.squares import trained
 
 KEY = jax.random.key(0)
 SIDE, GRID, CLASSES = 16, 4, 3
@@ -45,12 +45,6 @@ def network():
     backbone = backbones.Backbone(features, None, {"mix": mix}, {}, SIDE, "map", shape)
     head = protopnet.PrototypeHead(CLASSES, prototypes.owners(6, CLASSES), 4)
     return protopnet_network.Network(backbone, head)
-
-
-def trained(network):
-    head = network.head.init(KEY, jnp.zeros(network.backbone.shape))["params"]
-    params = {"backbone": network.backbone.weights, "head": head}
-    return protopnet_training.Trained(network, (params, {}), [])
 
 
 NETWORK = network()

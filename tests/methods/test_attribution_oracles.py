@@ -11,17 +11,9 @@ import numpy as np
 import pytest
 
 from protojax import activations, attributions
+from tests.small import explain
 
 relu = jax.nn.relu
-
-
-def explain(method, f, x, baseline=None, **knobs):
-    """Explain a function of a vector, as an image of one pixel."""
-    x = jnp.asarray(x)
-    if baseline is not None:
-        knobs["baseline"] = jnp.asarray(baseline, x.dtype).reshape(1, 1, -1)
-    run = jax.jit(lambda x: method(lambda z: f(z.ravel()), x, **knobs))
-    return run(x.reshape(1, 1, -1)).reshape(x.shape)
 
 
 integrated = attributions.integrated_gradients

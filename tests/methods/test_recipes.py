@@ -7,23 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from protojax.methods import attacks, attributions, metrics, objectives
-
-
-def saliency(fn, y=0):
-    score = objectives.logit(fn, y)
-    return jax.jit(lambda x: attributions.heatmap(attributions.gradient(score, x)))
-
-
-def network(key=0, shape=(5, 4, 2)):
-    """A small smooth network with an image that it does not saturate on."""
-    size = int(np.prod(shape))
-    keys = jax.random.split(jax.random.key(key), 3)
-    first = jax.random.normal(keys[0], (12, size)) / 2
-    second = jax.random.normal(keys[1], (3, 12))
-    x = jax.random.uniform(keys[2], shape)
-    return lambda z: second @ jax.nn.softplus(3 * (first @ z.ravel())), x
-
+from protojax.methods import attacks, metrics, objectives
+from tests.small import network, saliency
 
 KEY = jax.random.key(3)
 SMALL = {"radius": 0.03, "step_size": 0.01, "steps": 4}
