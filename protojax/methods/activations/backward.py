@@ -100,7 +100,7 @@ def propagate(
         # else XLA spends minutes on folding the pass at a constant reference
         still = jax.lax.stop_gradient(x)
         reference, _ = jax.lax.optimization_barrier((reference, still))
-    active = _reached(program)
+    active = gathering.reached(program, stopped=True)
     here = program.run(x)
     there = here if reference is None else _rerun(program, reference, here, active)
     steps = gathering.Steps(program, tuple(program.steps), active, here)
@@ -190,15 +190,6 @@ def _unstopped(program) -> tracing.Program:
         return step._replace(equation=passing)
 
     return program._replace(steps=tuple(map(opened, program.steps)))
-
-
-def _reached(program) -> frozenset[int]:
-    active = set(program.inputs)
-    for step in program.steps:
-        stops = step.equation.name == "stop_gradient"
-        if not stops and not active.isdisjoint(gathering.places_of(step.inputs)):
-            active.update(step.outputs)
-    return frozenset(active)
 
 
 def _rerun(program, x, known, active) -> dict[int, Any]:

@@ -26,6 +26,29 @@ class Steps(NamedTuple):
         return self._replace(steps=tuple(steps))
 
 
+def reached(program: tracing.Program, *, stopped: bool = False) -> frozenset[int]:
+    """The places that depend on the inputs of a program.
+
+    Args:
+      program: of a function.
+      stopped: whether `stop_gradient` ends that.
+
+    Returns:
+      The places, the inputs among them.
+
+    >>> import jax
+    >>> program = tracing.straight_line(jax.lax.stop_gradient, 1.0)
+    >>> len(reached(program)), len(reached(program, stopped=True))
+    (2, 1)
+    """
+    places = set(program.inputs)
+    for step in program.steps:
+        stops = stopped and step.equation.name == "stop_gradient"
+        if not stops and not places.isdisjoint(places_of(step.inputs)):
+            places.update(step.outputs)
+    return frozenset(places)
+
+
 def compose(name: str, steps: Sequence[tracing.Step], entry: int) -> tracing.Step:
     """Make one step of several that lead from one place to one.
 

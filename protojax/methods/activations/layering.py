@@ -31,12 +31,10 @@ def layered(steps: gathering.Steps) -> gathering.Steps:
     [10.0, 10.0]
     """
     readers = Counter(p for step in steps.steps for p in steps.sources(step))
-    readers.update(
-        p for p in steps.program.outputs if not isinstance(p, tracing.Constant)
-    )
+    readers.update(gathering.places_of(steps.program.outputs))
     made = {place: step for step in steps.steps for place in step.outputs}
     reader = {p: step for step in steps.steps for p in steps.sources(step)}
-    moving = _moving(steps.program)
+    moving = gathering.reached(steps.program)  # behind a stopped gradient too
     taken: set[int] = set()
     layers = {}
     for step in steps.steps:
@@ -64,15 +62,6 @@ def layered(steps: gathering.Steps) -> gathering.Steps:
 def _alone(step, steps) -> bool:
     """Whether a step has one active argument, met once."""
     return sum(p in steps.active for p in gathering.places_of(step.inputs)) == 1
-
-
-def _moving(program) -> set[int]:
-    """The places that change with the image, behind a stopped gradient too."""
-    places = set(program.inputs)
-    for step in program.steps:
-        if not places.isdisjoint(gathering.places_of(step.inputs)):
-            places.update(step.outputs)
-    return places
 
 
 def _affine(step, steps, moving) -> bool:

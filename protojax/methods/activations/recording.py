@@ -14,6 +14,7 @@ import jax
 
 from protojax.contracts import Array, Fn, PyTree
 from protojax.mechanisms import tracing
+from protojax.methods.activations import gathering
 
 
 def layers(fn: Fn, x: Array) -> dict[str, jax.ShapeDtypeStruct]:
@@ -163,13 +164,11 @@ class _Followers:
     def __init__(self, program, args):
         self.shapes = jax.eval_shape(program.run, *args)
         self.readers = collections.defaultdict(list)
-        self.outputs = set(_places(program.outputs))
-        self.active = set(program.inputs)
+        self.outputs = set(gathering.places_of(program.outputs))
+        self.active = gathering.reached(program)
         for step in program.steps:
-            for place in _places(step.inputs):
+            for place in gathering.places_of(step.inputs):
                 self.readers[place].append(step)
-            if not self.active.isdisjoint(_places(step.inputs)):
-                self.active.update(step.outputs)
 
     def whole_layer(self, step) -> int:
         """Where a linear step's output stands with its bias, less an added axis."""
@@ -180,7 +179,7 @@ class _Followers:
                 reader.equation.name, reader.equation.name
             )
             out = reader.outputs[0]
-            terms = [p for p in _places(reader.inputs) if p in self.active]
+            terms = [p for p in gathering.places_of(reader.inputs) if p in self.active]
             if kind not in allowed or len(terms) != 1:
                 break
             if self.long(place) != self.long(out):
@@ -192,10 +191,6 @@ class _Followers:
     def long(self, place) -> list[int]:
         """The lengths of the axes longer than one."""
         return [n for n in self.shapes[place].shape if n > 1]
-
-
-def _places(atoms) -> list[int]:
-    return [atom for atom in atoms if not isinstance(atom, tracing.Constant)]
 
 
 def _pick(found, name) -> int:
