@@ -19,16 +19,16 @@ from jax.extend import core
 
 from protojax.contracts import Fn, PyTree
 
-CALLS = frozenset(
+CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
+"""Calls that have derivatives of their own."""
+
+CALLS = CUSTOM | frozenset(
     ("jit", "pjit", "closed_call", "core_call", "remat2", "remat", "checkpoint")
-) | {"custom_jvp_call", "custom_vjp_call"}
+)
 """Primitives that run one body once: they can be opened."""
 
 LOOPS = frozenset({"scan", "while", "cond", "shard_map"})
 """Primitives that run a body many times, perhaps, or elsewhere."""
-
-CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
-"""Calls that have derivatives of their own."""
 
 
 class Equation(NamedTuple):
@@ -103,9 +103,9 @@ def retrace(fn: Fn, rules: Mapping[str, Rule], *, equivalent: bool = False) -> F
     """Return `fn` with some of its equations replaced by what their rules say.
 
     A rule is found by the name of the equation's primitive (`"max"`) or, for a call,
-    by `"call:"` and the name of the function called (`"call:relu"`). A rule may decline
-    by returning `NotImplemented`; the equation is then re-emitted, and a call is
-    searched. What no rule concerns is left as it is.
+    by `"call:"` and the name of the function called (`"call:relu"`), which comes first.
+    A rule may decline by returning `NotImplemented`; where all do the equation is
+    re-emitted, and a call is searched. What no rule concerns is left as it is.
 
     Args:
       fn: any traceable function of arrays, in any structure.
@@ -225,11 +225,11 @@ def _evaluate(body, args, rules, equivalent) -> list:
 
 
 def _apply(eqn, inputs, rules, equivalent) -> Sequence:
-    rule = rules.get(f"call:{_label(eqn)}") or rules.get(eqn.primitive.name)
-    if rule is not None:
-        outputs = rule(_describe(eqn), *inputs)
-        if outputs is not NotImplemented:
-            return outputs
+    for name in (f"call:{_label(eqn)}", eqn.primitive.name):
+        if name in rules:
+            outputs = rules[name](_describe(eqn), *inputs)
+            if outputs is not NotImplemented:
+                return outputs
     if not _concerned(eqn, rules):
         return _bind(eqn, inputs, eqn.params)
     if eqn.primitive.name == "shard_map":

@@ -215,7 +215,11 @@ def agreement(fn: Fn, twin: Fn, x: Array) -> Array:
     return a.argmax() == b.argmax()
 
 
-_WHOLE_LOOPS = {name: lambda eqn, *inputs: eqn.bind(*inputs) for name in tracing.LOOPS}
+def _as_it_stands(eqn, *inputs):
+    return eqn.bind(*inputs)
+
+
+_WHOLE_LOOPS = dict.fromkeys(tracing.LOOPS, _as_it_stands)
 
 
 def _swap(fn, act, clipped, rules=None) -> Fn:
@@ -262,14 +266,12 @@ class _Found:
             "broadcast_in_dim": self.constant,
             "convert_element_type": self.constant,
             # what has derivatives of its own is one thing, and no ReLU
-            **dict.fromkeys(tracing.CUSTOM, lambda eqn, *inputs: eqn.bind(*inputs)),
+            **dict.fromkeys(tracing.CUSTOM, _as_it_stands),
         }
 
     def called(self, eqn, *inputs):
         top = rectifiers.top(eqn)
-        if top is not None:
-            return [self.put(*inputs, top=top)]
-        return eqn.bind(*inputs) if eqn.name in tracing.CUSTOM else NotImplemented
+        return NotImplemented if top is None else [self.put(*inputs, top=top)]
 
     def maximum(self, _, a, b):
         for z, bottom in ((a, b), (b, a)):
