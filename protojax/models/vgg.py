@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jax import ad_checkpoint
 
 from protojax import contracts
+from protojax.mechanisms import images
 from protojax.models import layers
 
 Array = contracts.Array
@@ -101,14 +101,7 @@ def _pooled(h: Array, size: int) -> Array:
     """Means over `size` x `size` windows that cover the map, as even as may be."""
     if h.shape[:2] == (size, size):
         return h
-    rows, columns = (jnp.asarray(_windows(side, size), h.dtype) for side in h.shape[:2])
+    rows, columns = (
+        jnp.asarray(images.window_means(side, size), h.dtype) for side in h.shape[:2]
+    )
     return jnp.einsum("ih,jw,hwc->ijc", rows, columns, h)
-
-
-def _windows(side: int, size: int) -> np.ndarray:
-    """`[size, side]` the weights of each mean: windows overlap where need be."""
-    first = np.arange(size) * side // size
-    last = -(-np.arange(1, size + 1) * side // size)
-    pixel = np.arange(side)
-    inside = (pixel >= first[:, None]) & (pixel < last[:, None])
-    return inside / inside.sum(1, keepdims=True)

@@ -23,6 +23,7 @@ from protojax.mechanisms.images.transforms import (
     random_affine,
     resize,
     total_variation,
+    window_means,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "resize",
     "straight_through_round",
     "total_variation",
+    "window_means",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Key
 from protojax.mechanisms import ascent
@@ -212,3 +213,23 @@ def _gaussian_weights(length: int, sigma: ArrayLike, dtype: jnp.dtype) -> Array:
     distance = pixels[:, None] - pixels[None, :]
     narrow = 1e-3  # an identity to the bit, where zero would give 0 / 0
     return jax.nn.softmax(-0.5 * (distance / jnp.maximum(sigma, narrow)) ** 2, axis=1)
+
+
+def window_means(length: int, size: int) -> np.ndarray:
+    """The weights of means over windows that cover an axis, as even as may be.
+
+    Args:
+      length: of the axis.
+      size: how many windows; they overlap where need be, as in adaptive pooling.
+
+    Returns:
+      `[size, length]`, of rows that sum to one.
+
+    >>> window_means(3, 2).tolist()
+    [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]
+    """
+    first = np.arange(size) * length // size
+    last = -(-np.arange(1, size + 1) * length // size)
+    pixel = np.arange(length)
+    inside = (pixel >= first[:, None]) & (pixel < last[:, None])
+    return inside / inside.sum(axis=1, keepdims=True)

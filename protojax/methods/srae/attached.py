@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import chex
 import jax.numpy as jnp
-import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Fn
+from protojax.mechanisms import images
 from protojax.methods import activations
 from protojax.methods.srae import fidelity
 
@@ -59,12 +59,8 @@ def reconstructed(fn: Fn, layer: str, change: Callable[[Array], Array]) -> Fn:
     >>> float(reconstructed(fn, "relu:0", jnp.ones_like)(jnp.array([-1.0, 2.0])))
     6.0
     """
-
-    def run(x: Array) -> Array:
-        value = activations.record(fn, [layer])(x)[1][layer]
-        return activations.intervene(fn, layer)(x, change(value))
-
-    return run
+    changed = attached(fn, layer, change)
+    return lambda x: activations.intervene(fn, layer)(x, changed(x))
 
 
 def replaced(fn: Fn, predicted: Fn, c: ArrayLike) -> Fn:
@@ -115,13 +111,7 @@ def pooled(h: Array, *, size: int) -> Array:
             f"`size` is {size} but the map is {h.shape[0]} x {h.shape[1]}: choose 1 to "
             f"{min(h.shape[:2])}"
         )
-    rows, columns = (_cells(length, size).astype(h.dtype) for length in h.shape[:2])
+    rows, columns = (
+        images.window_means(length, size).astype(h.dtype) for length in h.shape[:2]
+    )
     return jnp.einsum("ih,jw,hwd->ijd", rows, columns, h, precision="highest").ravel()
-
-
-def _cells(length: int, size: int) -> np.ndarray:
-    """`[size, length]` weights of the means over cells."""
-    place = np.arange(size)
-    first, last = place * length // size, -(-(place + 1) * length // size)
-    inside = (np.arange(length) >= first[:, None]) & (np.arange(length) < last[:, None])
-    return inside / inside.sum(axis=1, keepdims=True)
