@@ -93,18 +93,15 @@ class XNN(nn.Module):
 
     def encode(self, z: Array, *, training: bool = False) -> Array:
         """Return the x-features `[..., F]` of units `[..., S]`."""
-        h = z
-        for number, layer in enumerate(self.encoder):
-            h = nn.relu(layer(h))
-            if number == 0 and self.dropout and len(self.encoder) > 1:
-                h = self.drop(h, deterministic=not training)
-        return h
+        return nn.relu(self.before(z, training=training))
 
-    def before(self, z: Array) -> Array:
+    def before(self, z: Array, *, training: bool = False) -> Array:
         """Return the x-features before their ReLU, where negative evidence shows."""
         h = z
-        for layer in self.encoder[:-1]:
+        for number, layer in enumerate(self.encoder[:-1]):
             h = nn.relu(layer(h))
+            if number == 0 and self.dropout:
+                h = self.drop(h, deterministic=not training)
         return self.encoder[-1](h)
 
     def decode(self, f: Array) -> Array:

@@ -1,5 +1,6 @@
 """Masks: which part of an image a score needs, found by optimization."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -91,7 +92,7 @@ def igos(
         moved = before - score(masked(m))
         area = jnp.where((number == steps // 2) & (moved <= 1e-3), area / 10, area)
         area = jnp.where((number == 4 * steps // 5) & (moved <= 1e-2), area / 5, area)
-        regular = lambda n: mask_penalty(n, area=area, smooth=smooth)  # noqa: E731
+        regular = functools.partial(mask_penalty, area=area, smooth=smooth)
         slope = jax.grad(regular)(m) + integrated(m, draw)
         return (
             _searched(lambda n: regular(n) + score(masked(n)), m, slope),

@@ -153,11 +153,11 @@ def top_k_loss(
     left = z - decode(params, codes)
     variance = jnp.sum((z - jnp.mean(z, axis=0, keepdims=True)) ** 2)
     variance = jnp.where(variance > 0, variance, 1)
-    dead = jnp.all(codes == 0, axis=0)
-    count, most = jnp.sum(dead), z.shape[1] // 2
+    unused = dead(codes)
+    count, most = jnp.sum(unused), z.shape[1] // 2
     # The largest of the dead ones, at most half as many as units: ranks among them.
-    ranks = jnp.argsort(jnp.argsort(-jnp.where(dead[None], before, -jnp.inf)))
-    chosen = dead[None] & (ranks < jnp.minimum(most, count))
+    ranks = jnp.argsort(jnp.argsort(-jnp.where(unused[None], before, -jnp.inf)))
+    chosen = unused[None] & (ranks < jnp.minimum(most, count))
     again = jnp.where(chosen, before, 0) @ _unit(params.atoms)
     error = (again - jax.lax.stop_gradient(left)) ** 2
     scale = jnp.minimum(count / max(most, 1), 1)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import chex
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 
 from protojax.contracts import Array, ArrayLike
 
@@ -176,6 +175,8 @@ def matched(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     >>> matched(a, a[:, ::-1]).round(6).tolist()
     [1.0, 1.0]
     """
+    import scipy.optimize  # half a second, which nothing else here needs
+
     if len(a) != len(b):
         raise ValueError(
             f"`a` is of {len(a)} examples and `b` of {len(b)}: pass features of the "

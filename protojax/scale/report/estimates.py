@@ -30,6 +30,9 @@ class Estimate(NamedTuple):
     left_out: int
 
 
+Estimator = Callable[[Sequence[Row], str], Estimate]
+
+
 def estimate(
     rows: Sequence[Row],
     value: str,
@@ -67,7 +70,14 @@ def estimate(
     Estimate(mean=2.0, low=1.0, high=3.0, n=3, left_out=1)
     """
     _check(rows, value)
-    return _estimate(rows, value, level, resamples, seed)
+    means, left_out = _means(rows, value)
+    count = len(means)
+    if count < 2:
+        mean = float(means[0]) if count else None
+        return Estimate(mean, None, None, count, left_out)
+    drawn = _resampled(means, resamples, seed)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(means.mean()), float(low), float(high), count, left_out)
 
 
 def _check(rows: Sequence[Row], value: str) -> None:
@@ -120,23 +130,6 @@ def proportion(rows: Sequence[Row], value: str, *, level: float = 0.95) -> Estim
     return Estimate(share, low, high, count, left_out)
 
 
-def _estimate(
-    rows: Sequence[Row],
-    value: str,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Estimate:
-    means, left_out = _means(rows, value)
-    count = len(means)
-    if count < 2:
-        mean = float(means[0]) if count else None
-        return Estimate(mean, None, None, count, left_out)
-    drawn = _resampled(means, resamples, seed)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(means.mean()), float(low), float(high), count, left_out)
-
-
 def _means(rows: Sequence[Row], value: str) -> tuple[np.ndarray, int]:
     """The mean of each example, and how many rows were left out."""
     groups: dict[Any, list[float]] = {}
@@ -172,7 +165,7 @@ def summary(
     by: Sequence[str],
     values: Sequence[str],
     chance: Mapping[str, float] | None = None,
-    estimator: Callable[[Sequence[Row], str], Estimate] = estimate,
+    estimator: Estimator = estimate,
 ) -> list[dict[str, Any]]:
     """Every number of a report, for programs.
 

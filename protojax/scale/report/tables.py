@@ -1,12 +1,10 @@
 """Tables of means, and how numbers and names are written."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from protojax.scale.report import estimates
-
-Estimator = Callable[[Sequence[estimates.Row], str], estimates.Estimate]
 
 
 def table(
@@ -17,7 +15,7 @@ def table(
     value: str,
     chance: float | None = None,
     names: Mapping[Any, str] | None = None,
-    estimator: Estimator = estimates.estimate,
+    estimator: estimates.Estimator = estimates.estimate,
 ) -> str:
     """One column of the rows as a Markdown table of means with intervals and n.
 
