@@ -9,15 +9,18 @@ import jax.numpy as jnp
 import optax
 
 from experiments import augmentation, backbones
-from experiments.protopnet_network import Network
+from experiments.protopnet_network import Network, Weights
 from protojax import prototypes
 from protojax.contracts import Array, Key, PyTree
 
 if TYPE_CHECKING:
     from experiments.protopnet import Config
 
-Prepare = Callable[[PyTree, PyTree, Mapping[str, Array], Key], Array]
-"""`(params, stats, batch, key) -> images`: what is trained on instead of the images."""
+Prepare = Callable[[Network, Weights, Mapping[str, Array], Key], Array]
+"""`(network, weights, batch, key) -> images`: what is trained on instead of the images.
+
+The network is that of the stage: after pruning it has fewer prototypes.
+"""
 
 
 class Stage(NamedTuple):
@@ -134,7 +137,7 @@ def loss(
         batch = {**batch, "image": images}
     images = batch["image"]
     if prepare is not None:
-        images = prepare(params, stats, batch, other)
+        images = prepare(network, (params, stats), batch, other)
     owners = jnp.asarray(network.head.owners)
     head = functools.partial(network.head.apply, {"params": params["head"]})
 

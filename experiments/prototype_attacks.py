@@ -125,7 +125,7 @@ def prepared(config: Config, name: str, setup: protopnet_setup.Setup) -> Prepare
         return None
     remedies.check(setup)
     radius, step_size = (length / 255 for length in config.against)
-    return remedies.adversarial(setup.network, radius=radius, step_size=step_size)
+    return remedies.adversarial(radius=radius, step_size=step_size)
 
 
 def regions(config: Config, ids: np.ndarray, image_size: int) -> Examples:

@@ -4,6 +4,7 @@ Adversarial training makes of every batch one that is attacked by a single step,
 the network learns from it; compression changes the images themselves.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -12,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.protopnet_data import Batch, Examples
-from experiments.protopnet_network import Network
+from experiments.protopnet_network import Network, Weights
 from experiments.protopnet_setup import Setup
 from experiments.protopnet_stages import Prepare
 from protojax import compression, objectives
-from protojax.contracts import Array, Key
+from protojax.contracts import Array, Fn, Key
 from protojax.mechanisms import ascent
 
 
@@ -30,14 +31,13 @@ def check(setup: Setup) -> None:
         )
 
 
-def adversarial(network: Network, *, radius: float, step_size: float) -> Prepare:
+def adversarial(*, radius: float, step_size: float) -> Prepare:
     """Fast adversarial training: one signed step on the cross-entropy, from anywhere.
 
     The step is taken on the network as it is in a test, running statistics applied, and
     its end is what is learned from, whether it is worse or not.
 
     Args:
-      network: what is trained.
       radius: of the L-infinity ball.
       step_size: of the step; the authors' is a quarter longer than the radius.
 
@@ -47,19 +47,18 @@ def adversarial(network: Network, *, radius: float, step_size: float) -> Prepare
     References:
       Wong, Rice and Kolter, Fast is better than free, 2020; Hoffmann et al. 2021.
     """
-    logits = network.apply()
 
-    def attacked(weights: Any, x: Array, y: Array, key: Key) -> Array:
-        project = ascent.within(x, radius)
-        loss = objectives.cross_entropy(lambda z: logits(weights, z), y)
+    def attacked(logits: Fn, x: Array, y: Array, key: Key) -> Array:
+        project, loss = ascent.within(x, radius), objectives.cross_entropy(logits, y)
         start = project(x + jax.random.uniform(key, x.shape, x.dtype, -radius, radius))
         return project(start + step_size * jnp.sign(jax.grad(loss)(start)))
 
-    def prepare(params: Any, stats: Any, batch: Any, key: Key) -> Array:
+    def prepare(network: Network, weights: Weights, batch: Any, key: Key) -> Array:
         keys = jax.random.split(key, len(batch["label"]))
-        weights = jax.lax.stop_gradient((params, stats))
-        each = jax.vmap(attacked, (None, 0, 0, 0))
-        return each(weights, batch["image"], batch["label"], keys)
+        fixed = jax.lax.stop_gradient(weights)
+        logits = functools.partial(network.apply(), fixed)
+        each = jax.vmap(functools.partial(attacked, logits))
+        return each(batch["image"], batch["label"], keys)
 
     return prepare
 

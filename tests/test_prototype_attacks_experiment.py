@@ -14,6 +14,7 @@ from experiments import (
     protopnet_data,
     protopnet_network,
     protopnet_setup,
+    protopnet_training,
     prototype_attacks,
     prototype_attacks_report,
     prototype_attacks_studies,
@@ -239,20 +240,37 @@ def test_adversarial_training_takes_the_step_of_a_linear_network(setup):
         def apply(self):
             return lambda weights, x: jnp.einsum("hwc,hwck->k", x, weights[0])
 
-    prepare = remedies.adversarial(Linear(), radius=0.05, step_size=0.1)
+    prepare = remedies.adversarial(radius=0.05, step_size=0.1)
     batch = {k: jnp.asarray(v[:3]) for k, v in setup.examples.test.items()}
     batch["label"] = jnp.array([0, 1, 0])
-    images = prepare(jnp.float32(kernel), {}, batch, KEY)
+    images = prepare(Linear(), (jnp.float32(kernel), {}), batch, KEY)
     away = np.sign(kernel[..., 1] - kernel[..., 0])
     for z, x, y in zip(images, batch["image"], batch["label"], strict=True):
         expected = np.clip(x + 0.05 * away * (1 if y == 0 else -1), 0, 1)
         np.testing.assert_allclose(z, expected, atol=1e-6)
-    free = remedies.adversarial(setup.network, radius=0.05, step_size=0.0625)
-    params, stats = trained(setup.network).weights
+    free = remedies.adversarial(radius=0.05, step_size=0.0625)
     batch["image"] = batch["image"].at[:, :2].set(1.0)
-    change = np.asarray(free(params, stats, batch, KEY) - batch["image"])
+    change = np.asarray(free(NETWORK, WEIGHTS, batch, KEY) - batch["image"])
     assert np.abs(change).max() <= 0.05 + 1e-6
     assert change[:, :2].max() <= 0 and (change != 0).mean() > 0.9
+
+
+def test_adversarial_training_goes_on_with_the_prototypes_that_pruning_leaves(setup):
+    config = dataclasses.replace(CONFIG.network, needed=3)
+    state = protopnet_training.begin(NETWORK, config, setup.examples)
+    network, state, log = protopnet_training.pruned(
+        NETWORK, state, setup.examples, config
+    )
+    assert 0 < log["kept"] < log["of"]
+    prepare = prototype_attacks.prepared(CONFIG, "adversarial", setup)
+    after, log = protopnet_training.trained(
+        *(network, state, setup.examples, config, ("last", 1)),
+        save=pytest.fail,
+        prepare=prepare,
+    )
+    assert after.step == 1 and np.isfinite(log["train_cross_entropy"])
+    votes = (one.params["head"]["last_layer"] for one in (state, after))
+    assert np.any(np.subtract(*votes))
 
 
 def test_heads_and_stomachs_of_the_embedded_birds_are_their_parts():
