@@ -24,7 +24,7 @@ import optax
 from experiments import cli
 from protojax import checkpoints, data, models, sweeps, training
 from protojax.contracts import Array, Key, PyTree
-from protojax.scale import figures, identity, pages, parts, progress, report
+from protojax.scale import figures, identity, pages, parts, progress, report, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,9 @@ def trained(config: Config | None = None) -> tuple[nn.Module, PyTree]:
     program = zlib.crc32(str(jax.make_jaxpr(model.init)(jax.random.key(0), x)).encode())
     name = identity.digest([dataclasses.asdict(config), program])
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return model, fit(config, pathlib.Path(home, "protojax", f"birds-{name}"))
+    folder = pathlib.Path(home, "protojax", f"birds-{name}")
+    with storage.alone(folder):  # another experiment may train it at this moment
+        return model, fit(config, folder)
 
 
 def judged(model: nn.Module, params: PyTree, example: dict, key: Key) -> dict:

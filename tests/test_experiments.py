@@ -1,3 +1,4 @@
+import concurrent.futures
 import dataclasses
 import importlib
 import json
@@ -23,7 +24,7 @@ from experiments import (
     strength,
     strength_studies,
 )
-from protojax import attributions, metrics
+from protojax import attributions, checkpoints, data, metrics
 from protojax.scale import parts, sources
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -36,9 +37,13 @@ LONG = ("cladec", "hessian", "jpeg", "protopnet", "prototype_attacks", "xnn")
 """Their programs take minutes to compile; they have quicker tests of their own."""
 ASKED = {
     "cladec": ["--layers", "stage1"],
+    "prototype_attacks": ["--trained", "standard", "adversarial", "--network.needed=1"],
     "xnn": ["--layer", "stage1", "--classes", "None"],
 }
-"""Knobs of smoke runs for a network of one layer that hardly tells birds apart."""
+"""Knobs of smoke runs for a network of one layer that hardly tells birds apart.
+
+Those of attacks on prototypes train adversarially, and on after pruning.
+"""
 COLORS = {"blue": (30, 40, 200), "green": (30, 180, 60), "red": (200, 40, 50)}
 
 
@@ -156,6 +161,22 @@ def test_a_smoke_run_leaves_its_rows_numbers_and_page_and_resumes(
     before = written(process / "here")
     script(module, *run)
     assert written(process / "here") == before
+
+
+def test_experiments_that_start_at_once_train_one_network(process, monkeypatch):
+    brief = {"train": 16, "image_size": 16, "widths": (8,), "steps": 2, "batch": 4}
+    config = classifier.Config(save_every=1, **brief)
+    begun, batches, usual = [], data.batches, classifier.network
+    monkeypatch.setattr(classifier, "network", lambda c: usual(c).clone(groups=None))
+    monkeypatch.setattr(
+        data, "batches", lambda *a, **knobs: begun.append(a) or batches(*a, **knobs)
+    )
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(classifier.trained, [config] * 2))
+    assert len(begun) == 1
+    jax.tree.map(np.testing.assert_array_equal, *(weights for _, weights in found))
+    (folder,) = (process / "cache" / "protojax").glob("birds-*")
+    assert checkpoints.steps(folder) == [1, 2]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -2,19 +2,23 @@
 
 What a killed, full or shared machine may do to results is dealt with here, once: a
 file is written under another name and renamed when it is complete, a folder says what
-it was made with and refuses anything else.
+it was made with and refuses anything else, and is filled by one process at a time.
 """
 
+import contextlib
 import functools
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import protojax
+
+_log = logging.getLogger(__name__)
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "matfree", "pyarrow")
 
@@ -56,6 +60,40 @@ def _sync_folder(folder: pathlib.Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path) -> Iterator[None]:
+    """Let one process or thread at a time fill a folder, while others wait.
+
+    The lock is the operating system's, on a hidden file beside the folder: it ends with
+    whoever holds it, however that was stopped. Where there is no POSIX, nobody waits.
+
+    Args:
+      folder: what is to be filled; it need not be there.
+
+    Yields:
+      Nothing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     with alone(pathlib.Path(home, "weights")):
+    ...         print(os.listdir(home))
+    ['.weights.lock']
+    """
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.info("waiting for who else is filling %s", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
