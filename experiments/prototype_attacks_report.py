@@ -106,7 +106,8 @@ def _protocol(config: "Config", moved: "Rows") -> pages.Section:
             " known, the quarter where the prototype is found least) without those of"
             " the source. Only the pixels of the target may change.\n"
             "- **Prototype**: the most similar one of the class that is found on the"
-            f" head, or else of the class: on the head in {found} of the images.\n"
+            " head, or else of the class: on the head, or of an image of which nothing"
+            f" is known, in {found} of the images.\n"
             "- **Success**: the prototype is found in the target, at least as well as"
             " it was found before, and the prediction stays.",
             "Shares come with Wilson's 95 % intervals, means with the bootstrap's;"
