@@ -15,7 +15,8 @@ Explain = Callable[[PyTree, PyTree, Array], Array]
 """`(weights of the classifier, parameters of a decoder, x) -> [H, W, C]`."""
 
 ATTACKS = ("pgd", "eigenvector", "random_best")
-"""`pgd` climbs away from the explanation before; `eigenvector` follows the Hessian of
+"""`pgd` climbs away from the explanation before, and back where the label is lost;
+`eigenvector` follows the Hessian of
 the same distance; `random_best` is the best of as many random signs as `pgd` takes
 steps. All keep the label, and are judged by the distance."""
 
@@ -122,7 +123,8 @@ def search(
     kept = objectives.label_kept(away, model, x)
     if name == "pgd":  # from a random point: at the image there is nothing to climb
         knobs = {"step_size": radius / 4, "steps": steps, "key": key}
-        return attacks.pgd(away, x, radius=radius, select=kept, **knobs)
+        climbed = objectives.label_regained(away, model, x)
+        return attacks.pgd(climbed, x, radius=radius, select=kept, **knobs)
     if name == "eigenvector":
         margin = objectives.margin(model, jnp.argmax(model(x)))
         return attacks.eigenvector(

@@ -1,5 +1,6 @@
 """The sweeps of a script: run one after the other, or planned."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 
 from protojax import sweeps
 from protojax.contracts import PyTree
+from protojax.scale import storage
 
 
 class Study(NamedTuple):
@@ -23,8 +25,11 @@ class Study(NamedTuple):
 
 
 def run(studies: Mapping[str, Study], config: Any, folder: pathlib.Path) -> None:
-    """Run all of them, each in the folder of its name."""
+    """Run all of them, each in the folder of its name, which says the command, too."""
+    command = storage.config(folder).get("command")
     for name, study in studies.items():
+        made = dataclasses.asdict(config)
+        storage.claim(folder / name, "config", made, command=command)
         sweeps.run(
             *(study.one, study.weights, study.settings, study.examples, folder / name),
             key=jax.random.key(config.seed),

@@ -11,7 +11,8 @@ from protojax.contracts import Array, Explain, Fn, Key, PyTree
 from protojax.mechanisms import ascent
 
 ATTACKS = ("top", "singular_vector", "eigenvector", "random_best")
-"""`top` climbs away from the largest contribution; `singular_vector` follows the
+"""`top` climbs away from the largest contribution, and back where the label is lost;
+`singular_vector` follows the
 Jacobian of the contributions' shares, and `eigenvector` the Hessian of the explanation
 network's score (of a smooth twin); `random_best` is the best of as many random signs as
 `top` takes steps. All are judged by the same: the share of the largest contribution
@@ -50,7 +51,8 @@ def attack(
     margin = objectives.margin(fn, y)
     if name == "top":
         knobs = {"radius": radius, "step_size": radius / 4, "steps": steps}
-        return attacks.pgd(away, x, select=kept, **knobs)
+        climbed = objectives.label_regained(away, fn, x)
+        return attacks.pgd(climbed, x, select=kept, **knobs)
     along = {"radius": radius, "keep": margin, "key": key, "steps": 16}
     if name == "singular_vector":
         return attacks.singular_vector(kept, x, explain=explain, **along)

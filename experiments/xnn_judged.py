@@ -147,7 +147,6 @@ def judged(
     needed = jax.vmap(srae.significant)(parts)
     decoded = reader.decoded(params, z)
     span = jnp.max(scores) - jnp.min(scores)
-    some = jnp.any(features != 0, axis=1)
     row = {
         "label": c,
         "seed": example["seed"],
@@ -170,7 +169,7 @@ def judged(
         "redundancy": srae.redundancy(apart),
         "significant": jnp.sum(needed & own[:, None]) / jnp.sum(own),
         "explained_variance": srae.explained_variance(z, decoded),
-        "hoyer": jnp.mean(jnp.where(some, jnp.nan_to_num(srae.hoyer(features)), 0)),
+        "hoyer": jnp.nanmean(srae.hoyer(features)),
         "features": parts,
     }
     if "variants" in weights:

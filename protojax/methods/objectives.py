@@ -213,8 +213,9 @@ def margin(fn: Fn, y: ArrayLike) -> Objective:
 def label_kept(objective: Objective, fn: Fn, x: Array) -> Objective:
     """An objective that counts only where the model's prediction is that of `x`.
 
-    It is made to select iterates, not to be climbed. What it gives minus infinity is
-    never selected, not even where the objective of all others is NaN.
+    It is made to select iterates, not to be climbed (`label_regained` is). What it
+    gives minus infinity is never selected, not even where the objective of all others
+    is NaN.
 
     Args:
       objective: `[H, W, C] -> []`.
@@ -232,6 +233,41 @@ def label_kept(objective: Objective, fn: Fn, x: Array) -> Objective:
     """
     label = jnp.argmax(fn(x))
     return lambda z: jnp.where(jnp.argmax(fn(z)) == label, objective(z), -jnp.inf)
+
+
+def label_regained(objective: Objective, fn: Fn, x: Array) -> Objective:
+    """An objective to climb that turns to the label where that is lost.
+
+    A climb that has crossed into another class seldom comes back, and all that it finds
+    there is in vain: in a larger ball it finds less. Here each step climbs the
+    objective where the prediction is that of `x`, and the margin of that class
+    elsewhere. Its values are of two kinds: select iterates by `label_kept`.
+
+    Args:
+      objective: `[H, W, C] -> []`.
+      fn: the model, `[H, W, C] -> [K]` logits.
+      x: `[H, W, C]` the image whose label is to be kept.
+
+    Returns:
+      The objective; the margin, which is not above zero, where the label is another.
+
+    References:
+      Polyak, A general method for solving extremum problems, 1967: switching
+      subgradients.
+
+    >>> import jax.numpy as jnp
+    >>> fn = lambda x: jnp.stack([x.sum(), 1.0])
+    >>> climbed = label_regained(lambda x: 9 * x.sum(), fn, jnp.full((1, 1, 1), 2.0))
+    >>> [float(climbed(jnp.full((1, 1, 1), value))) for value in (1.5, 0.5)]
+    [13.5, -0.5]
+    """
+    ahead = margin(fn, jnp.argmax(fn(x)))
+
+    def climbed(z: Array) -> Array:
+        left = ahead(z)
+        return jnp.where(left > 0, objective(z), left)
+
+    return climbed
 
 
 def prototype_moved(

@@ -295,3 +295,23 @@ def test_an_image_of_integers_is_named(name):
     options |= {"singular_vector": {"explain": lambda z: z[..., 0] * 1.0}}
     with pytest.raises(ValueError, match="`x` is int32: pass float32 pixels"):
         ATTACKS[name](objective, x, **options.get(name, {}))
+
+
+def test_a_climb_that_loses_the_label_finds_more_where_it_turns_back():
+    """The first pixel is climbed; the label is lost where both sum to more than 1.1."""
+    fn = lambda z: jnp.stack([1.1 - jnp.sum(z), jnp.array(0.0)])  # noqa: E731
+    x, first = jnp.full((1, 2, 1), 0.5), lambda z: z[0, 0, 0]
+    kept, back = (
+        build(first, fn, x)
+        for build in (objectives.label_kept, objectives.label_regained)
+    )
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def found(climbed, radius):
+        knobs = {"radius": radius, "step_size": radius / 4, "steps": 40}
+        return attacks.pgd(climbed, x, select=kept, **knobs).value
+
+    plain = [float(found(first, radius)) for radius in (0.1, 0.2, 0.48)]
+    turned = [float(found(back, radius)) for radius in (0.1, 0.2, 0.48)]
+    np.testing.assert_allclose(plain, [0.6, 0.6, 0.5], atol=1e-6)  # less in the largest
+    np.testing.assert_allclose(turned, [0.6, 0.7, 0.98], atol=1e-6)  # all that there is

@@ -242,8 +242,9 @@ def hoyer(codes: Array) -> Array:
     0.6
     """
     most = codes.shape[-1] ** 0.5
-    lengths = jnp.sqrt(jnp.sum(codes**2, axis=-1))
-    return (most - jnp.sum(jnp.abs(codes), axis=-1) / lengths) / (most - 1)
+    sizes = jnp.abs(codes) / jnp.max(jnp.abs(codes), axis=-1, keepdims=True)
+    lengths = jnp.sqrt(jnp.sum(sizes**2, axis=-1))
+    return (most - jnp.sum(sizes, axis=-1) / lengths) / (most - 1)
 
 
 def _before(params: Dictionary, z: Array) -> Array:

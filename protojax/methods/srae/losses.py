@@ -302,9 +302,13 @@ def pull_away_images(contributions: Array) -> Array:
 
 
 def _directions(vectors: Array, axis: int) -> tuple[Array, Array]:
-    """Vectors of length one along an axis, zero where they were, and which were not."""
+    """Vectors of length one along an axis, zero where they were, and which were not.
+
+    Those count as zero, too, whose inverse length has a slope that is no number any
+    more: a weight of zero would not silence it.
+    """
     squares = jnp.sum(vectors**2, axis=axis, keepdims=True)
-    alive = squares > jnp.finfo(vectors.dtype).tiny
+    alive = squares > jnp.finfo(vectors.dtype).tiny ** (2 / 3)
     scale = jax.lax.rsqrt(jnp.where(alive, squares, 1))
     return jnp.where(alive, vectors * scale, 0), alive.astype(vectors.dtype)
 

@@ -172,8 +172,8 @@ def test_PEERS_F1_measures_of_codes():
     assert srae.active(jnp.array([[0.0, 1], [1, 0]])) / 2 == 0.5
     assert srae.active(jnp.array([[0.0, 1], [0, 0]])) / 2 == 0.25
     assert srae.dead(jnp.array([[0.0, 1], [0, 0]])).tolist() == [True, False]
-    found = srae.hoyer(jnp.array([[1.0, 0, 0], [1, 1, 1]]))
-    np.testing.assert_allclose(found, [1, 0], atol=1e-6)
+    found = srae.hoyer(jnp.array([[1.0, 0, 0], [1, 1, 1], [1e-30, 0, 0], [0, 0, 0]]))
+    np.testing.assert_allclose(found, [1, 0, 1, np.nan], atol=1e-6)
     mixed = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
     assert not np.any(srae.dead(mixed))  # their sums are zero
 

@@ -88,6 +88,16 @@ def test_nothing_alive_is_worth_zero_and_has_a_gradient():
             assert value == (1 if pull is srae.pull_away_images and alive[0] else 0)
 
 
+@pytest.mark.parametrize("size", [1e-19, 1e-17, 1e-15, 1e-13, 1e-11, 1e-9])
+def test_a_dying_feature_has_a_gradient_in_float32(size):
+    """One of length 1e-17 gave NaN, and its network was taken for diverged."""
+    with jax.enable_x64(False):
+        shrink = np.array([1.0, size], np.float32)
+        features = jnp.asarray(shrink * np.arange(1, 9).reshape(4, 2))
+        for pull, rows in ((pull_away, features), (pull_away_images, features.T)):
+            assert np.all(np.isfinite(jax.jit(jax.grad(pull))(rows)))
+
+
 Z = jnp.array([[1.0, 0, 2], [3, 1, 0]])
 R = jnp.array([[1.0, 1, 2], [2, 1, 0]])
 
