@@ -1,6 +1,7 @@
 """What `experiments.cladec` shows at its end, made from the rows that it wrote."""
 
 import functools
+import operator
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 NAMES = {
     "rec": "squared error",
     "rec_sum": "summed over pixels",
+    "rec_ratio": "times that of the reference",
     "ssim": "SSIM",
     "ce": "cross-entropy",
     "accuracy": "accuracy",
@@ -44,7 +46,7 @@ NAMES = {
     "value": "decoder",
 }
 
-MEASURES = ("rec", "ssim", "ce", "accuracy", "same_label", "evaluated")
+MEASURES = ("rec", "rec_ratio", "ssim", "ce", "accuracy", "same_label", "evaluated")
 MOVED = ("relative", "moved")
 SHOWN = 6
 """Images of the comparison."""
@@ -63,7 +65,7 @@ def write(
         for layer in found
         for kind in found[layer]
     ]
-    rows = [row for place in places for row in named(report.read(place))]
+    rows = named([row for place in places for row in report.read(place)])
     sections = [_protocol(config, rows, setup)]
     sections += [
         _layer(config, setup, found, [row for row in rows if row["layer"] == layer])
@@ -91,17 +93,28 @@ def write(
 
 
 def named(rows: Sequence[report.Row]) -> list[dict[str, Any]]:
-    """Rows with the name of their decoder, of which seeds are the sample."""
+    """Rows with the name of their decoder, of which seeds are the sample.
+
+    Squared errors are also divided by that of the reference of the same seed: a ratio
+    is the same for means and sums.
+    """
+    place = operator.itemgetter("layer", "seed")
+    errors = {place(row): row["rec"] for row in rows if row["kind"] == "reference"}
     return [
         {
             **row,
             "id": row["seed"],
+            "rec_ratio": _ratio(row["rec"], errors.get(place(row))),
             "decoder": f"ClaDec, alpha {row['alpha']:.3g}"
             if row["kind"] == "cladec"
             else NAMES[row["kind"]],
         }
         for row in rows
     ]
+
+
+def _ratio(error: float | None, reference: float | None) -> float | None:
+    return error / reference if error is not None and reference else None
 
 
 def labeled(rows: Sequence[report.Row]) -> list[dict[str, Any]]:
@@ -166,9 +179,10 @@ def _layer(
     blocks: list[Any] = [
         pages.Table(
             text,
-            "On unseen images: the squared error (a mean over pixels), the structural"
-            " similarity, what the classifier makes of what is decoded, and what new"
-            " classifiers do. Alpha is that of the mean; "
+            "On unseen images: the squared error (a mean over pixels) and what it is of"
+            " the reference's, seed by seed, the structural similarity, what the"
+            " classifier makes of what is decoded, and what new classifiers do. Alpha"
+            " is that of the mean; "
             + _sums(config, setup.train["image"][0].size),
         )
     ]

@@ -134,15 +134,19 @@ def test_maps_of_a_layer_are_asked_for_each_and_others_once():
 
 def test_rows_are_named_by_their_decoder_and_seeds_are_the_sample():
     rows = [
-        {"kind": "cladec", "alpha": 0.001, "seed": 2},
-        {"kind": "reference", "alpha": 0.0, "seed": 1},
+        {"layer": "a", "kind": "cladec", "alpha": 0.001, "seed": 1, "rec": 0.6},
+        {"layer": "a", "kind": "reference", "alpha": 0.0, "seed": 1, "rec": 0.2},
+        {"layer": "b", "kind": "random", "alpha": 0.0, "seed": 1, "rec": 0.5},
     ]
     found = cladec_report.named(rows)
     assert [row["decoder"] for row in found] == [
         "ClaDec, alpha 0.001",
         "reference (RefAE)",
+        "random encoder",
     ]
-    assert [row["id"] for row in found] == [2, 1]
+    assert [row["id"] for row in found] == [1, 1, 1]
+    assert [row["rec_ratio"] for row in found[1:]] == [1.0, None]
+    assert found[0]["rec_ratio"] == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize(

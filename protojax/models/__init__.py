@@ -48,6 +48,7 @@ _NETWORKS = {
     "Decoder": "decoder",
     "SmallDecoder": "decoder",
     "SmallClassifier": "convnet",
+    "StridedVGG": "convnet",
     "XNN": "xnn",
     "ConvolutionalXNN": "xnn",
 }

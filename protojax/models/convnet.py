@@ -1,4 +1,4 @@
-"""Small plain networks to train yourself: `ConvNet`, and the one of a paper."""
+"""Small plain networks to train yourself: `ConvNet`, and those of papers."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -133,3 +133,47 @@ class SmallClassifier(nn.Module):
         h = nn.relu(nn.Dense(128, name="hidden")(h.ravel()))
         h = ad_checkpoint.checkpoint_name(h, "dense")
         return nn.Dense(self.classes, name="head")(h)
+
+
+class StridedVGG(nn.Module):
+    """The classifier in the code of ClaDec: a VGG of eight convolutions without pools.
+
+    Each is followed by a batch norm and the non-linearity; every one whose name has no
+    letter behind its number halves the image, 32 pixels to one. Layers are named
+    `conv0`, `conv1`, `conv2a`, `conv2`, ... `conv4`. Dropout, which is for training
+    alone, is left out.
+
+    Attributes:
+      classes: how many logits.
+      act: the non-linearity.
+      batch_axis: as of `VGG`: the name of the `vmap` axis over which batch norms take
+        the statistics of their batch; None applies those that were kept.
+
+    References:
+      Schneider and Vlachos, Explaining Classifiers by Constructing Familiar Concepts,
+      2023; as in the authors' code.
+
+    >>> import jax
+    >>> x = jax.numpy.zeros((32, 32, 1))
+    >>> params = jax.eval_shape(StridedVGG().init, jax.random.key(0), x)["params"]
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    4672490
+    """
+
+    classes: int = 10
+    act: Callable[[Array], Array] = nn.relu
+    batch_axis: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Return the logits `[K]` of one image `[H, W, C]` in [0, 1]."""
+        norm = layers.batch_norm(self.batch_axis)
+        h = layers.normalize(x, 0.0, 1.0)
+        for number, width in enumerate((32, 64, 128, 256, 512)):
+            for letter in ("a", "") if number > 1 else ("",):
+                name, stride = f"conv{number}{letter}", 1 if letter else 2
+                conv = functools.partial(nn.Conv, padding=1, use_bias=False, name=name)
+                h = conv(width, (3, 3), stride)(h)
+                h = self.act(norm(name=f"norm{number}{letter}")(h))
+                h = ad_checkpoint.checkpoint_name(h, name)
+        return nn.Dense(self.classes, name="head")(h.ravel())

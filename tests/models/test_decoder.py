@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from protojax import models
+from protojax import activations, models
 
 KEY = jax.random.key(0)
 
@@ -55,6 +55,37 @@ def test_B8_the_reproductions_networks_have_their_counts():
     # Batch norms of 32 and 64 channels keep two numbers more for each.
     classifier = models.SmallClassifier()
     assert built(classifier, jnp.zeros((28, 28, 1))) == (422026 - 2 * 96, (10,))
+
+
+@pytest.mark.parametrize(
+    ("channels", "classes", "count"),
+    [(1, 10, 4672490), (3, 10, 4673066), (3, 100, 4719236)],
+)
+def test_B3_the_authors_classifier_has_their_counts(channels, classes, count):
+    model, x = models.StridedVGG(classes), jnp.zeros((32, 32, channels))
+    params = jax.eval_shape(model.init, KEY, x)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+    blocks = {"0": 352 if channels == 1 else 928, "1": 18560, "2a": 73984, "2": 147712}
+    blocks |= {"3a": 295424, "3": 590336, "4a": 1180672, "4": 2360320}
+    for name, expected in blocks.items():
+        leaves = jax.tree.leaves([params[f"conv{name}"], params[f"norm{name}"]])
+        assert sum(leaf.size for leaf in leaves) == expected, name
+
+
+def test_B4_the_authors_classifier_has_a_code_for_each_of_their_decoders():
+    """Layers by name, and the size of the decoder that belongs to them."""
+    model, x = models.StridedVGG(), jnp.zeros((32, 32, 1))
+    variables = jax.eval_shape(model.init, KEY, x)
+    layers = {"conv4a": (2, 2, 512), "conv3": (2, 2, 256), "conv3a": (4, 4, 256)}
+    layers |= {"conv2": (4, 4, 128), "conv2a": (8, 8, 128), "conv1": (8, 8, 64)}
+    layers |= {"conv4": (1, 1, 512), "conv0": (16, 16, 32)}
+    found = jax.eval_shape(
+        lambda variables: activations.record(
+            lambda z: model.apply(variables, z), [*layers]
+        )(x)[1],
+        variables,
+    )
+    assert {name: found[name].shape for name in layers} == layers
 
 
 def test_F6_a_transposed_convolution_is_that_of_pytorch():

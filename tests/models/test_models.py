@@ -30,6 +30,11 @@ NETWORKS = {
         32,
         ["features.0", "pool1", "features.18", "pool5", "classifier.3"],
     ),
+    "StridedVGG": (
+        lambda: models.StridedVGG(classes=3),
+        32,
+        [f"conv{name}" for name in ("0", "1", "2a", "2", "3a", "3", "4a", "4")],
+    ),
     "SqueezeNet": (
         lambda: models.SqueezeNet(classes=3),
         34,

@@ -22,6 +22,7 @@ from protojax.mechanisms.images.transforms import (
     jitter,
     random_affine,
     resize,
+    resize_nearest,
     total_variation,
     window_means,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "random_affine",
     "random_jpeg",
     "resize",
+    "resize_nearest",
     "straight_through_round",
     "total_variation",
     "window_means",

@@ -85,11 +85,13 @@ def decimal(value: float | None, *, like: float | None = None) -> str:
     Returns:
       Its text.
 
-    >>> decimal(0.0347), decimal(12.345), decimal(1234.5), decimal(None)
-    ('0.035', '12.3', '1234', 'none')
+    >>> decimal(0.00347), decimal(0.0347), decimal(12.345), decimal(1234.5)
+    ('0.0035', '0.035', '12.3', '1234')
     """
     size = abs((value if like is None else like) or 0.0)
     digits = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
+    if 1e-5 < size < 0.01:
+        digits = 1 - math.floor(math.log10(size))
     return number(value, f".{digits}f")
 
 
