@@ -182,8 +182,7 @@ def _layer(
             "On unseen images: the squared error (a mean over pixels) and what it is of"
             " the reference's, seed by seed, the structural similarity, what the"
             " classifier makes of what is decoded, and what new classifiers do. Alpha"
-            " is that of the mean; "
-            + _sums(config, setup.train["image"][0].size),
+            " is that of the mean; " + _sums(config, setup.train["image"][0].size),
         )
     ]
     if len(config.alphas) > 2:
