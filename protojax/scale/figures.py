@@ -341,7 +341,7 @@ def _frame(axis: "Axes", ticks: list[float], name: str, logarithmic: str) -> Non
         name, labels = f"{name} (/255)", [text[:-4] for text in labels]
     if "x" in logarithmic:
         axis.set_xscale("log")
-    if "x" not in logarithmic or ticks[-1] < 1e3 * ticks[0]:
+    if "x" not in logarithmic or ticks[-1] < 1e4 * ticks[0]:
         axis.set_xticks(ticks, labels)  # over more decades their powers of ten are
     axis.xaxis.minorticks_off()
     axis.set_xlabel(name)
