@@ -68,8 +68,37 @@ def rows(quick: bool) -> Iterator[timing.Row]:
     """
     torch.set_num_threads(timing.cores())
     sizes = QUICK if quick else Sizes()
+    yield from convolutions(sizes)
     yield from at_the_input(sizes, probe=not quick)
     yield from at_the_parameters(sizes, probe=not quick)
+
+
+def convolutions(sizes: Sizes) -> Iterator[timing.Row]:
+    """What products at the parameters are made of: layers and gradients of kernels.
+
+    A gradient has two like the first and one of the second; a product twice as many.
+    """
+    for side, width in ((32, 16), (16, 32), (8, 64)):
+        shape = (sizes.batch, side, side, width)
+        x, y = (jax.random.normal(jax.random.key(n), shape) for n in range(2))
+        kernel = jax.random.normal(jax.random.key(2), (3, 3, width, width))
+        for kind, rhs in (("forward", kernel), ("kernel gradient", y)):
+            yield from contests.race(
+                f"convolution, {kind}",
+                contests.Contender(program, (CONVOLUTIONS[kind], x, rhs)),
+                {
+                    layout: contests.Contender(
+                        torch_curvature.convolution,
+                        (kind, layout, np.asarray(x), np.asarray(rhs)),
+                    )
+                    for layout in torch_peers.FORMATS
+                },
+                {},
+                setting=f"3x3, {width} to {width} channels, {side} pixels, batch "
+                f"{sizes.batch}",
+                probe=False,
+                rounds=3 * sizes.rounds,
+            )
 
 
 def at_the_input(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
@@ -206,6 +235,26 @@ def load(sizes: Sizes) -> tuple[resnet.CifarResNet, Any, Array, Array, str]:
         f"{'trained' if weights.is_file() else 'random'} weights, batch {sizes.batch}"
     )
     return model, variables, jnp.float32(x), jnp.int32(y), setting
+
+
+def convolution(x: Array, kernel: Array) -> Array:
+    """One layer of the network, of all images."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def kernel_gradient(x: Array, y: Array) -> Array:
+    """Of its 3x3 kernel, where the gradient of what it returns is `y`."""
+    kernel = jnp.zeros((3, 3, x.shape[-1], y.shape[-1]), x.dtype)
+
+    def pulled(x: Array, y: Array) -> Array:
+        return jax.vjp(functools.partial(convolution, x), kernel)[1](y)[0]
+
+    return lowering.canonical(pulled)(x, y)
+
+
+CONVOLUTIONS = {"forward": convolution, "kernel gradient": kernel_gradient}
 
 
 def input_gradient(params: Any, x: Array, y: Array) -> Array:

@@ -134,6 +134,27 @@ def _ours(tensor: torch.Tensor) -> np.ndarray:
     return values.transpose(2, 3, 1, 0) if values.ndim == 4 else values.T
 
 
+def convolution(kind: str, layout: str, x: Any, rhs: Any) -> Callable[[], np.ndarray]:
+    """Make PyTorch's thunk for one layer.
+
+    Args:
+      kind: forward or kernel gradient.
+      layout: one of `torch_peers.FORMATS`.
+      x: images `[N, H, W, C]`.
+      rhs: a kernel `[3, 3, C, C]`; for a gradient that of the result, like `x`.
+
+    Returns:
+      The thunk, whose result is laid out as ours.
+    """
+    images, kernels = torch_peers.images(x, layout), nn.grad.conv2d_weight
+    if kind == "forward":
+        kernel = _theirs(rhs).contiguous(memory_format=torch_peers.FORMATS[layout])
+        return lambda: torch_peers.ours(nn.functional.conv2d(images, kernel, padding=1))
+    size = (rhs.shape[-1], x.shape[-1], 3, 3)
+    pulled = torch_peers.images(rhs, layout)
+    return lambda: _ours(kernels(images, size, pulled, padding=1))
+
+
 class Peer:
     """A library with its operator, made anew by `make`."""
 
