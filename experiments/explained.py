@@ -21,10 +21,13 @@ NO_TWIN = ("deep_lift", "lrp", "deep_taylor")
 VARIANTS = {
     "smooth_gradient_one_draw": "smooth_gradient",
     "deep_lift_winner_take_all": "deep_lift",
+    "integrated_gradients_of_probability": "integrated_gradients",
 }
 """Names besides those in `protojax.attributions`, and what each is a variant of:
 SmoothGrad attacked on one draw of noise, where else every step has its own; DeepLIFT
-with max pooling as in the authors' code, by which contributions do not add up."""
+with max pooling as in the authors' code, by which contributions do not add up;
+integrated gradients that are attacked as those of the softmax probability, as in the
+authors' code, and judged as those of the logit."""
 
 UNSEEN = {
     "guided_grad_cam": "needs a layer: write a script of your own (docs/howto.md)",
@@ -60,6 +63,7 @@ def explanation(
     noise = {"key": key, "samples": points}
     knobs: dict[str, Any] = {
         "integrated_gradients": path,
+        "integrated_gradients_of_probability": path,
         "smooth_gradient": noise,
         "smooth_gradient_one_draw": noise,
         "igos": {"key": key},
@@ -103,11 +107,19 @@ def climbed(
     map_of = functools.partial(explanation, attribution, points, color=color)
     smooth = smooth_twin(fn, beta, x) if needs_twin(attribution) else fn
     if attribution != "smooth_gradient":
-        one, other = (functools.partial(map_of, key, net, y) for net in (fn, smooth))
+        nets = fn, smooth
+        if attribution == "integrated_gradients_of_probability":
+            nets = tuple(functools.partial(probabilities, net) for net in nets)
+        one, other = (functools.partial(map_of, key, net, y) for net in nets)
         return Climbed(one, other, None)
     judged, noise = jax.random.split(key)
     twin = lambda z, *, key: map_of(key, smooth, y, z)  # noqa: E731
     return Climbed(functools.partial(map_of, judged, fn, y), twin, noise)
+
+
+def probabilities(fn: Fn, x: Array) -> Array:
+    """What a network of logits makes of an image, as probabilities."""
+    return jax.nn.softmax(fn(x))
 
 
 class Target(NamedTuple):

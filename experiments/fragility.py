@@ -56,9 +56,10 @@ class Config:
     """How many images, out of those that the network classifies correctly."""
     attributions: tuple[str, ...] = ("gradient", "integrated_gradients", "deep_lift")
     """Explanations, by their names in `protojax.attributions`; besides,
-    deep_lift_winner_take_all (max pooling as in the authors' code), and
-    smooth_gradient_one_draw (an attack on one draw of its noise, not on another at
-    every step)."""
+    deep_lift_winner_take_all (max pooling as in the authors' code),
+    integrated_gradients_of_probability (an attack on those of the probability, as in
+    the authors' code) and smooth_gradient_one_draw (an attack on one draw of its noise,
+    not on another at every step)."""
     attacks: tuple[str, ...] = (
         "top_k",
         "mass_center",

@@ -33,6 +33,8 @@ def write(config: "Config", folder: pathlib.Path, *, k: int, pixels: int) -> Non
         "attribution": "explanation",
         "deep_lift": "DeepLIFT",
         "deep_lift_winner_take_all": "DeepLIFT (the authors' pooling)",
+        "integrated_gradients_of_probability": "integrated gradients (attacked on those"
+        " of the probability)",
         "smooth_gradient": "SmoothGrad",
         "smooth_gradient_one_draw": "SmoothGrad (attacked on one draw)",
     }

@@ -351,6 +351,21 @@ def test_an_attack_on_smooth_gradient_draws_noise_at_every_step():
     assert len(np.unique(trace("smooth_gradient_one_draw"))) == 1
 
 
+def test_the_probability_is_attacked_and_the_logit_judged():
+    first, second = jnp.ones((2, 2, 3)), jnp.zeros((2, 2, 3)).at[0, 0].set(1.0)
+    fn = lambda w, z: w * jnp.stack([jnp.sum(first * z), jnp.sum(second * z)])
+    target = explained.target(fn, 1.0, jnp.full((2, 2, 3), 0.5), 1)
+    name, key = "integrated_gradients_of_probability", jax.random.key(0)
+    climbed = target.climbed(name, 3, key, beta=jnp.float32(1.0))
+    # With two linear logits a probability has the direction of their difference all
+    # along the path: the pixel that both logits have in common is left out.
+    for explain in (climbed.explain, climbed.twin):
+        a = explain(target.x)
+        np.testing.assert_allclose(a, [[0, 1 / 3], [1 / 3, 1 / 3]], atol=1e-6)
+    judged = target.judge(name, 3, key)(target.x)
+    np.testing.assert_allclose(judged, np.full((2, 2), 0.25), atol=1e-6)
+
+
 def test_the_pooling_of_the_authors_has_a_name():
     def fn(z):
         window = (2, 2, 1)
