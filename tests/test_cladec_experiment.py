@@ -1,6 +1,7 @@
 """What `experiments.cladec` trains, solves, attacks, compares and refuses."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -176,3 +177,35 @@ def test_too_few_images_that_are_right_are_refused():
     setup.test["right"][:] = False
     with pytest.raises(ValueError, match="0 of 30 test images are classified"):
         cladec.chosen(SMALL, setup)
+
+
+@pytest.mark.slow
+@pytest.mark.optimized
+@pytest.mark.realdata
+def test_PEERS_F5_digits_have_the_shape_of_the_reproductions_table(tmp_path):
+    """Its rows for the dense layer, from 0 to 0.99 of a sum, with fewer digits."""
+    config = dataclasses.replace(
+        cladec.CONFIGS["mnist"],
+        **{"layers": ("dense",), "alphas": (0.0, 0.1121), "seeds": 1},
+        **{"train": 800, "test": 200, "linear": False, "evaluate": False},
+    )
+    setup = cladec_setup.load(config, tmp_path)
+    assert setup.accuracy > 0.9
+    judges = {name: jnp.asarray(setup.test[name]) for name in ("image", "label")}
+    judges["network"] = setup.weights
+
+    def measured(kind):
+        found = cladec_training.trained(config, setup, "dense", kind, tmp_path)
+        explain = functools.partial(
+            cladec_training.explain, config, setup, "dense", kind
+        )
+        one = functools.partial(
+            cladec_judged.judged, explain, setup.fn, layer="dense", kind=kind
+        )
+        members = {**found, "evaluated": np.zeros(len(found["seed"]), np.float32)}
+        return jax.jit(jax.vmap(one, (None, 0, None)))(judges, members, KEY)
+
+    ours, reference = measured("cladec"), measured("reference")
+    assert 1.5 * reference["rec"] < ours["rec"][0] < ours["rec"][1]
+    assert ours["ce"][1] < ours["ce"][0]
+    assert ours["accuracy"][1] > setup.accuracy - 0.05
