@@ -206,6 +206,6 @@ def test_PEERS_F5_digits_have_the_shape_of_the_reproductions_table(tmp_path):
         return jax.jit(jax.vmap(one, (None, 0, None)))(judges, members, KEY)
 
     ours, reference = measured("cladec"), measured("reference")
-    assert 1.5 * reference["rec"] < ours["rec"][0] < ours["rec"][1]
+    assert 1.2 * reference["rec"][0] < ours["rec"][0] < ours["rec"][1]
     assert ours["ce"][1] < ours["ce"][0]
     assert ours["accuracy"][1] > setup.accuracy - 0.05
