@@ -26,10 +26,10 @@ class Study(NamedTuple):
 
 def run(studies: Mapping[str, Study], config: Any, folder: pathlib.Path) -> None:
     """Run all of them, each in the folder of its name, which says the command, too."""
-    command = storage.config(folder).get("command")
+    made, there = dataclasses.asdict(config), storage.config(folder)
+    notes = {"command": there["command"]} if "command" in there else {}
     for name, study in studies.items():
-        made = dataclasses.asdict(config)
-        storage.claim(folder / name, "config", made, command=command)
+        storage.claim(folder / name, "config", made, **notes)
         sweeps.run(
             *(study.one, study.weights, study.settings, study.examples, folder / name),
             key=jax.random.key(config.seed),
