@@ -5,7 +5,7 @@ classifier has kept of it, next to what a reference autoencoder can restore; ask
 decoder to please the classifier, too (alpha), trades a picture that is easy to read for
 one that is true to the classifier.
 
-    python -m experiments.cladec                 the embedded birds, two layers
+    python -m experiments.cladec                 the drawn birds, two layers
     python -m experiments.cladec mnist           the reproduction's networks on digits
     python -m experiments.cladec --model my.module:network --data folder:my/images
 

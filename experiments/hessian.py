@@ -11,7 +11,7 @@ dimension of the input. Five questions:
 - What is an attack along its leading vectors worth, at equal budget?
 - What does the dimension do, in networks small enough to know it in closed form?
 
-    python -m experiments.hessian                   the embedded birds
+    python -m experiments.hessian                   the drawn birds
     python -m experiments.hessian cifar10           ResNet-20, angles on 1000 images
 
 What is done to one image is in experiments/hessian_studies.py, the small networks are

@@ -1,6 +1,6 @@
 """The networks that experiments can be run on, by name, with their own images.
 
-`parts` and `parts_small` are trained here on the embedded birds, in about a minute and
+`parts` and `parts_small` are trained here on the drawn birds, in about a minute and
 in seconds (that one sees them at 32 pixels and errs more); the pretrained ones are read
 from the folder that the environment variable PROTOJAX_DATA names;
 `package.module:function` is yours, and returns `(fn, weights)` with

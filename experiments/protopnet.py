@@ -5,7 +5,7 @@ come to a few prototypes, each of which is a patch of a training image, is about
 accurate as one that does not have to; and it can say of every prediction what looked
 like what.
 
-    python -m experiments.protopnet                 the embedded birds
+    python -m experiments.protopnet                 the drawn birds
     python -m experiments.protopnet pets            cats and dogs, on MobileNetV2
     python -m experiments.protopnet cub-resnet34    as published, for a GPU
     python -m experiments.protopnet --also runs/one runs/two     an ensemble

@@ -122,7 +122,7 @@ def plain(config: "Config", setup: "Setup") -> np.ndarray | None:
     """What a classifier without prototypes says of the test images, if there is one.
 
     It is the whole network that the backbone is a part of where that knows the classes,
-    as those trained on the embedded birds do. Else, where the backbone stands still, a
+    as those trained on the drawn birds do. Else, where the backbone stands still, a
     softmax layer on the means of its features, trained to the minimum of its loss.
     """
     images = setup.examples.test["image"]

@@ -4,7 +4,7 @@ Claim (Qi, Khorram and Li 2021): a handful of non-negative x-features of a layer
 linear read-out, stand for the classifier's score of a class; sparse reconstruction and
 a pull-away term keep them meaningful and apart, better than other embeddings do.
 
-    python -m experiments.xnn                     the embedded birds, parts known
+    python -m experiments.xnn                     the drawn birds, parts known
     python -m experiments.xnn cifar10             ResNet-20, 10 classes, 5 seeds
     python -m experiments.xnn --model my.module:network --data folder:my/images
 

@@ -5,7 +5,7 @@
     folder:PATH               images in one sub-folder for each class, or named in a
                               `labels.csv` (`folder:PATH/other.csv` names the table)
     npz:PATH                  arrays `x_SPLIT`, `y_SPLIT`, or `images`, `labels`
-    parts, parts:COUNT        the embedded birds, COUNT of them in each split
+    parts, parts:COUNT        the drawn birds, COUNT of them in each split
 
 Whatever the source, images come as float32 `[S, S, 3]` in [0, 1]: the short side is
 resized (with antialiasing), the center is cut out, gray images are repeated to three

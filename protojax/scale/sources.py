@@ -17,7 +17,7 @@ Array = np.ndarray
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 _LABEL_COLUMNS = ("label", "class_id", "index", "class_name")
 PARTS_SEEDS = {"train": 0, "test": 1, "validation": 2}
-"""Which `seed` of `parts.draw` the embedded birds of each split come from."""
+"""Which `seed` of `parts.draw` the drawn birds of each split come from."""
 _PARTS_COUNT = 4000  # birds in each split, where no number is given
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr")
 
