@@ -38,7 +38,8 @@ test-oldest:
 	  optax==0.2.8 chex==0.1.92 orbax-checkpoint==0.12.0 matfree==0.6.3 pyarrow==20.0.0"
 
 test-newest:
-	$(MAKE) test VENV=.venv-newest PYTHON=$(or $(shell command -v python3.13),python3.12)
+	$(MAKE) test VENV=.venv-newest PYTHON=$(or $(shell for python in python3.13 python3.12; \
+	  do $$python -c "" 2> /dev/null && echo $$python && break; done),python3.13)
 
 $(VENV)/.%: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
