@@ -241,7 +241,7 @@ CONFIGS = {
     "demo": Config(
         images=16,
         attributions=("gradient", "integrated_gradients", "deep_lift"),
-        attacks=("top_k", "mass_center", "random_best", "random_center"),
+        attacks=("top_k", "random_best"),
         radii=(1.0, 2.0, 4.0),
         steps=30,
         points=20,
