@@ -24,7 +24,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import contests, fragility, timing, torch_curvature, torch_peers
+from benchmarks import (
+    contests,
+    fragility,
+    timing,
+    torch_curvature,
+    torch_peers,
+    works,
+)
 from benchmarks.torch_peers import torch
 from protojax.mechanisms import curvature, lowering
 from protojax.methods import activations
@@ -82,10 +89,15 @@ def convolutions(sizes: Sizes) -> Iterator[timing.Row]:
         shape = (sizes.batch, side, side, width)
         x, y = (jax.random.normal(jax.random.key(n), shape) for n in range(2))
         kernel = jax.random.normal(jax.random.key(2), (3, 3, width, width))
-        for kind, rhs in (("forward", kernel), ("kernel gradient", y)):
+        pulled = contests.Contender(program, (kernel_gradient, x, y))
+        kinds = {
+            "forward": (contests.ours(works.convolution, kernel, x), kernel),
+            "kernel gradient": (pulled, y),
+        }
+        for kind, (ours, rhs) in kinds.items():
             yield from contests.race(
                 f"convolution, {kind}",
-                contests.Contender(program, (CONVOLUTIONS[kind], x, rhs)),
+                ours,
                 {
                     layout: contests.Contender(
                         torch_curvature.convolution,
@@ -237,24 +249,15 @@ def load(sizes: Sizes) -> tuple[resnet.CifarResNet, Any, Array, Array, str]:
     return model, variables, jnp.float32(x), jnp.int32(y), setting
 
 
-def convolution(x: Array, kernel: Array) -> Array:
-    """One layer of the network, of all images."""
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
 def kernel_gradient(x: Array, y: Array) -> Array:
-    """Of its 3x3 kernel, where the gradient of what it returns is `y`."""
+    """Of a layer's 3x3 kernel, where the gradient of what it returns is `y`."""
     kernel = jnp.zeros((3, 3, x.shape[-1], y.shape[-1]), x.dtype)
 
     def pulled(x: Array, y: Array) -> Array:
-        return jax.vjp(functools.partial(convolution, x), kernel)[1](y)[0]
+        layer = works.batched(works.convolution)
+        return jax.vjp(lambda kernel: layer(kernel, x), kernel)[1](y)[0]
 
     return lowering.canonical(pulled)(x, y)
-
-
-CONVOLUTIONS = {"forward": convolution, "kernel gradient": kernel_gradient}
 
 
 def input_gradient(params: Any, x: Array, y: Array) -> Array:

@@ -146,13 +146,11 @@ def convolution(kind: str, layout: str, x: Any, rhs: Any) -> Callable[[], np.nda
     Returns:
       The thunk, whose result is laid out as ours.
     """
-    images, kernels = torch_peers.images(x, layout), nn.grad.conv2d_weight
+    images = torch_peers.images(x, layout)
     if kind == "forward":
-        kernel = _theirs(rhs).contiguous(memory_format=torch_peers.FORMATS[layout])
-        return lambda: torch_peers.ours(nn.functional.conv2d(images, kernel, padding=1))
-    size = (rhs.shape[-1], x.shape[-1], 3, 3)
-    pulled = torch_peers.images(rhs, layout)
-    return lambda: _ours(kernels(images, size, pulled, padding=1))
+        return lambda: torch_peers.ours(torch_peers.convolution(images, rhs, layout))
+    size, pulled = (rhs.shape[-1], x.shape[-1], 3, 3), torch_peers.images(rhs, layout)
+    return lambda: _ours(nn.grad.conv2d_weight(images, size, pulled, padding=1))
 
 
 class Peer:
