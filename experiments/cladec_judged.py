@@ -16,9 +16,9 @@ Explain = Callable[[PyTree, PyTree, Array], Array]
 
 ATTACKS = ("pgd", "eigenvector", "random_best")
 """`pgd` climbs away from the explanation before, and back where the label is lost;
-`eigenvector` follows the Hessian of
-the same distance; `random_best` is the best of as many random signs as `pgd` takes
-steps. All keep the label, and are judged by the distance."""
+`eigenvector` follows the Hessian of the same distance; `random_best` is the best of as
+many random signs as `pgd` takes steps. All keep the label, and are judged by the
+distance."""
 
 DECODED = ("agreement", "kept_by_layer")
 """Relevance maps of what was decoded from a layer."""

@@ -169,13 +169,7 @@ def _layer(
 ) -> pages.Section:
     layer = rows[0]["layer"]
     measures = [m for m in MEASURES if m != "evaluated" or config.evaluate]
-    text = report.table(
-        shown.long(rows, measures),
-        rows_by="decoder",
-        columns_by="measure",
-        value="value",
-        names=NAMES,
-    )
+    text = shown.measures(rows, measures, rows_by="decoder", names=NAMES)
     blocks: list[Any] = [
         pages.Table(
             text,
@@ -253,12 +247,9 @@ def _colored(image: np.ndarray) -> np.ndarray:
 
 
 def _mapped(rows: Sequence[report.Row]) -> pages.Section:
-    text = report.table(
-        shown.long(rows, ("deletion", "insertion")),
-        rows_by="map_by",
-        columns_by="measure",
-        value="value",
-        names=NAMES | {"value": "map"},
+    names = NAMES | {"value": "map"}
+    text = shown.measures(
+        rows, ("deletion", "insertion"), rows_by="map_by", names=names
     )
     return pages.Section(
         "Held against saliency",

@@ -61,19 +61,19 @@ def explanation(
     start = jnp.broadcast_to(jnp.asarray(color, x.dtype), x.shape)
     path = {"steps": points, "rule": attributions.right, "baseline": start}
     noise = {"key": key, "samples": points}
-    knobs: dict[str, Any] = {
+    known: dict[str, Any] = {
         "integrated_gradients": path,
-        "integrated_gradients_of_probability": path,
         "smooth_gradient": noise,
-        "smooth_gradient_one_draw": noise,
         "igos": {"key": key},
         "deep_lift": {"baseline": start},
         "deep_lift_winner_take_all": {
             "baseline": start,
             "pool": activations.winner_take_all,
         },
-    }.get(attribution, {})
-    explain = getattr(attributions, VARIANTS.get(attribution, attribution))
+    }
+    name = VARIANTS.get(attribution, attribution)
+    knobs = known.get(attribution, known.get(name, {}))
+    explain = getattr(attributions, name)
     return attributions.heatmap(explain(lambda z: fn(z)[y], x, **knobs))
 
 

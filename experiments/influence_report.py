@@ -227,8 +227,10 @@ def _left_out(
     whole = [row for row in rows if row["pairs"] == every]
     at_training = [row for row in rows if row["damping"] == config.l2]
     values = ["correlation", "rank", "slope"]
-    of_damping = _measures(whole, values, "damping", titles)
-    of_pairs = _measures(at_training, [*values, "outside"], "pairs", titles)
+    of_damping = shown.measures(whole, values, columns_by="damping", names=titles)
+    of_pairs = shown.measures(
+        at_training, [*values, "outside"], columns_by="pairs", names=titles
+    )
     count = min(config.leave_out, config.train)
     section = pages.Section(
         "Against leaving out",
@@ -259,19 +261,3 @@ def _left_out(
     )
     numbers = report.summary(rows, by=["damping", "pairs"], values=[*values, "outside"])
     return section, numbers
-
-
-def _measures(
-    rows: Sequence[report.Row],
-    values: Sequence[str],
-    columns_by: str,
-    names: Mapping[Any, str],
-) -> str:
-    """A table with a line for each of some columns of the rows."""
-    return report.table(
-        shown.long(rows, values),
-        rows_by="measure",
-        columns_by=columns_by,
-        value="value",
-        names=names,
-    )

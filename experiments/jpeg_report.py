@@ -100,13 +100,9 @@ def _table(
     estimator: Callable[..., report.Estimate] = report.estimate,
 ) -> pages.Table:
     """What several columns say of each training, side by side."""
-    text = report.table(
-        shown.long(rows, values),
-        rows_by="trained",
-        columns_by="measure",
-        value="value",
-        names=NAMES | {"value": what},
-        estimator=estimator,
+    names = NAMES | {"value": what}
+    text = shown.measures(
+        rows, values, rows_by="trained", names=names, estimator=estimator
     )
     return pages.Table(text, caption)
 

@@ -122,11 +122,10 @@ def _named(name: str) -> str:
 
 
 def _accuracy(told: "Rows") -> pages.Section:
-    text = report.table(
-        shown.long(told, ("clean", "robust")),
+    text = shown.measures(
+        told,
+        ("clean", "robust"),
         rows_by="trained",
-        columns_by="measure",
-        value="value",
         names=NAMES | {"value": "accuracy"},
         estimator=report.proportion,
     )
@@ -141,8 +140,14 @@ def _stomach(moved: "Rows", parts: Sequence[str]) -> pages.Section:
     table = functools.partial(
         report.table, names=NAMES, estimator=report.proportion, columns_by="trained"
     )
-    first, shares = moved[0]["attack"], NAMES | {"value": "share"}
-    searched = shown.long([row for row in moved if row["attack"] == first], parts)
+    first = moved[0]["attack"]
+    made_of = shown.measures(
+        [row for row in moved if row["attack"] == first],
+        parts,
+        columns_by="trained",
+        names=NAMES | {"value": "share"},
+        estimator=report.proportion,
+    )
     return pages.Section(
         "A head on the stomach",
         [
@@ -154,10 +159,7 @@ def _stomach(moved: "Rows", parts: Sequence[str]) -> pages.Section:
                 table(moved, rows_by="attack", value="success_compressed"),
                 "The same, asked of the attacked image after compression.",
             ),
-            pages.Table(
-                table(searched, rows_by="measure", value="value", names=shares),
-                f"What success is made of, for {_named(first)}.",
-            ),
+            pages.Table(made_of, f"What success is made of, for {_named(first)}."),
         ],
     )
 

@@ -1,6 +1,6 @@
 """What the reports of several experiments say or show in the same way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from protojax.scale import pages, report
@@ -46,13 +46,33 @@ def without_relu(rows: Rows) -> str:
     return text
 
 
-def long(rows: Rows, values: Sequence[str]) -> list[dict[str, Any]]:
-    """One row for each of some columns, named as `measure` and repeated as `value`."""
-    return [
+def measures(
+    rows: Rows,
+    values: Sequence[str],
+    *,
+    names: Names,
+    rows_by: str = "measure",
+    columns_by: str = "measure",
+    estimator: Callable[..., report.Estimate] = report.estimate,
+) -> str:
+    """A table of several columns of the rows, side by side or one below the other.
+
+    They are the rows or the columns of the table, whichever is not by something else;
+    the name of `value` stands in its corner.
+    """
+    long = [
         {**row, "measure": value, "value": row.get(value)}
         for value in values
         for row in rows
     ]
+    return report.table(
+        long,
+        rows_by=rows_by,
+        columns_by=columns_by,
+        value="value",
+        names=names,
+        estimator=estimator,
+    )
 
 
 def others(rows: Rows, by: str, values: Sequence[str]) -> list[dict[str, Any]]:

@@ -12,11 +12,10 @@ from protojax.mechanisms import ascent
 
 ATTACKS = ("top", "singular_vector", "eigenvector", "random_best")
 """`top` climbs away from the largest contribution, and back where the label is lost;
-`singular_vector` follows the
-Jacobian of the contributions' shares, and `eigenvector` the Hessian of the explanation
-network's score (of a smooth twin); `random_best` is the best of as many random signs as
-`top` takes steps. All are judged by the same: the share of the largest contribution
-that is gone, the label kept."""
+`singular_vector` follows the Jacobian of the contributions' shares, and `eigenvector`
+the Hessian of the explanation network's score (of a smooth twin); `random_best` is the
+best of as many random signs as `top` takes steps. All are judged by the same: the share
+of the largest contribution that is gone, the label kept."""
 
 
 def shares(parts: Array) -> Array:

@@ -104,13 +104,8 @@ def by_class(places: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
 def _table(
     rows: Sequence[report.Row], values: Sequence[str], caption: str
 ) -> pages.Table:
-    text = report.table(
-        shown.long(rows, values),
-        rows_by="method",
-        columns_by="measure",
-        value="value",
-        names=MEASURES | xnn_methods.NAMES | {"value": "method"},
-    )
+    names = MEASURES | xnn_methods.NAMES | {"value": "method"}
+    text = shown.measures(rows, values, rows_by="method", names=names)
     return pages.Table(text, caption)
 
 
