@@ -17,7 +17,7 @@ KEY = jax.random.key(0)
 
 def pick(tree, i):
     """One member of many."""
-    return jax.tree.map(lambda leaf: leaf[i], tree)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[i], tree)
 
 
 def planted(count, size=256, seed=0):
@@ -31,19 +31,18 @@ def planted(count, size=256, seed=0):
     return jnp.float32(z), jnp.float32(scores[:, None]), sources
 
 
-def training(z, scores, *, widths, features=5, rounds=2, size=50, pull=None, before=1):
+def training(z, scores, *, widths, rounds, before, pull=None):
     """`(key, weights) -> Member` of one explanation network, with pre-training."""
-    model = models.XNN(z.shape[1], features=features, widths=widths)
+    model = models.XNN(z.shape[1], widths=widths)
     optimizer, plain = srae.adam(1e-3), srae.adam(1e-3, decay=0.0)
-    batches = srae.shuffled(len(z), size=size)
+    batches = srae.shuffled(len(z), size=50)
 
-    def one(key, weights, scores=scores, z=z, patience=None):
+    def one(key, weights):
         first, second, third = jax.random.split(key, 3)
         params = model.init(first, z[0])["params"]
-        if before:
-            params = srae.pretrain(
-                params, z, scores, plain, batches=batches, key=second, rounds=before
-            )
+        params = srae.pretrain(
+            params, z, scores, plain, batches=batches, key=second, rounds=before
+        )
         loss = srae.on_batches(xnn.function(model), z, scores, weights, pull=pull)
         return srae.train(
             loss,
@@ -52,64 +51,97 @@ def training(z, scores, *, widths, features=5, rounds=2, size=50, pull=None, bef
             batches=batches,
             key=third,
             judge=lambda params: loss(params, jnp.arange(len(z)), None),
-            patience=patience,
         )
 
     return one
 
 
 @functools.cache
-def many():
-    """One program for several tests: three members on 60 rows of 12 units."""
-    z, scores, _ = planted(60, size=12)
-    one = training(z, scores, widths=(6,), features=3, size=20, rounds=3, before=0)
-    counted = chex.assert_max_traces(one, n=1)
-    return jax.jit(jax.vmap(counted, (0, 0, 0, None))), z, scores
+def programs():
+    """For several tests, of one member and of three: 60 rows of 12 units."""
+    model, optimizer = models.XNN(12, features=3, widths=(6,)), srae.adam()
+
+    def begin(key):
+        params = model.init(key, jnp.zeros(12))["params"]
+        return srae.member(params, optimizer, rounds=3)
+
+    def go_on(start, key, weights, scores, z, until):
+        loss = srae.on_batches(xnn.function(model), z, scores, weights)
+        return srae.train(
+            loss,
+            start,
+            optimizer,
+            batches=srae.shuffled(60, size=20),
+            key=key,
+            judge=lambda params: loss(params, jnp.arange(60), None),
+            until=until,
+        )
+
+    counted = chex.assert_max_traces(go_on, n=1)
+    three = jax.vmap(counted, (0, 0, 0, 0, None, None))
+    return jax.jit(jax.vmap(begin)), jax.jit(go_on), jax.jit(three)
 
 
-THREE = jax.tree.map(lambda w: jnp.full(3, w, jnp.float32), srae.Weights())
-
-
-def test_a_member_of_many_is_the_one_trained_alone():
-    """In double precision: rounding differences grow with every step of Adam."""
+@pytest.fixture
+def small():
+    """Members and data in double precision: rounding grows with every step of Adam."""
     with jax.enable_x64(True):
-        z, scores, _ = planted(60, size=12)
-        z, scores = z.astype(jnp.float64), scores.astype(jnp.float64)
-        one = training(z, scores, widths=(6,), features=3, size=20, before=0)
+        begin, one, three = programs()
         keys = jax.random.split(KEY, 3)
-        values = ([1.0, 1, 1], [15.0, 10, 0], [5.0, 10, 0], [100.0, 1, 9])
-        weights = srae.Weights(*map(jnp.array, values))
-        together = jax.jit(jax.vmap(one))(keys, weights)
-        alone = jax.jit(one)
-        for i in range(3):
-            member = alone(keys[i], pick(weights, i))
-            chex.assert_trees_all_close(pick(together.best, i), member.best, atol=1e-6)
-            np.testing.assert_allclose(together.trace[i], member.trace, atol=1e-6)
+        z, scores, _ = planted(60, size=12)
+        z, scores = np.float64(z), np.float64(scores)
+        scores = np.stack([scores, 2 * scores, -scores])
+        yield one, three, begin(keys), keys, jnp.asarray(scores), jnp.asarray(z)
 
 
-def test_one_that_diverges_leaves_the_others_as_they_are_and_says_so():
-    run, z, scores = many()
-    keys = jax.random.split(KEY, 3)
-    good = jnp.stack([scores, 2 * scores, -scores])
-    before = run(keys, THREE, good, z)
-    after = run(keys, THREE, good.at[1].set(jnp.inf), z)
+def three_of(**values):
+    """The weights of three members."""
+    same = jax.tree.map(lambda w: jnp.full(3, w, float), srae.Weights())
+    return same._replace(**{name: jnp.array(value) for name, value in values.items()})
+
+
+def test_a_member_of_many_is_the_one_trained_alone(small):
+    one, three, start, keys, scores, z = small
+    weights = three_of(rec=[15.0, 10, 0], pull=[5.0, 10, 0], q=[100.0, 1, 9])
+    together = three(start, keys, weights, scores, z, 3)
+    for i in range(3):
+        alone = one(pick(start, i), keys[i], pick(weights, i), scores[i], z, 3)
+        chex.assert_trees_all_close(pick(together.best, i), alone.best, atol=1e-6)
+        np.testing.assert_allclose(together.trace[i], alone.trace, atol=1e-6)
+
+
+def test_one_that_diverges_leaves_the_others_as_they_are_and_says_so(small):
+    _, three, start, keys, scores, z = small
+    before = three(start, keys, three_of(), scores, z, 3)
+    after = three(start, keys, three_of(), scores.at[1].set(jnp.inf), z, 3)
     assert after.diverged.tolist() == [False, True, False]
     assert after.round.tolist() == [3, 1, 3]
     assert np.isinf(after.loss[1]) and np.isnan(after.trace[1, 1:]).all()
     assert np.all(np.isfinite(before.trace))
-    others = lambda tree: pick(tree, jnp.array([0, 2]))
+    others = lambda tree: pick(tree, [0, 2])
     chex.assert_trees_all_equal(others(before), others(after))
+    # What it had learned before stays as it was.
+    chex.assert_trees_all_equal(pick(after.best, 1), pick(start.best, 1))
 
 
-def test_classes_seeds_weights_and_units_share_one_program():
+def test_classes_seeds_weights_and_units_share_one_program(small):
     """Two of the units are constant, one of them zero, which does no harm."""
-    run, z, scores = many()  # which counts how often it is traced
+    _, three, start, keys, scores, z = small  # which counts how often it is traced
     z = z.at[:, 0].set(3.0).at[:, 1].set(0.0)
-    weights = THREE._replace(rec=jnp.array([1.0, 10, 100]))
-    keys = jax.random.split(jax.random.key(1), 3)
-    done = run(keys, weights, jnp.stack([scores] * 3), z)
+    weights = three_of(rec=[1.0, 10, 100])
+    done = three(start, keys, weights, jnp.stack([scores[0]] * 3), z, 3)
     assert not np.any(done.diverged) and np.all(np.isfinite(done.trace))
     assert len(np.unique(done.loss)) == 3
+
+
+def test_training_that_was_stopped_goes_on_to_the_bit(small):
+    one, _, start, keys, scores, z = small
+    given = (keys[0], srae.Weights(), scores[0], z)
+    through = one(pick(start, 0), *given, 3)
+    stopped = one(pick(start, 0), *given, 1)
+    assert int(stopped.round) == 1 and np.isnan(stopped.trace[1])
+    chex.assert_trees_all_equal(one(stopped, *given, 3), through)
+    assert through.trace[2] < through.trace[0]
 
 
 def quadratic(rate=0.25):
@@ -143,26 +175,6 @@ def test_the_best_round_counts_and_not_the_last():
     away = train(start=member(4), judge=lambda params: (params - 0.25) ** 2)
     assert float(away.best) == 0.25 and float(away.params) == 4**-4
     assert float(away.loss) == 0 and int(away.waited) == 3
-
-
-def test_training_that_was_stopped_goes_on_to_the_bit():
-    z, scores, _ = planted(60, size=12)
-    model = models.XNN(12, features=3, widths=(6,))
-    optimizer = srae.adam()
-    loss = srae.on_batches(xnn.function(model), z, scores, srae.Weights())
-
-    @jax.jit
-    def train(member, until):
-        batches = srae.shuffled(60, size=20)
-        return srae.train(
-            loss, member, optimizer, batches=batches, key=KEY, until=until
-        )
-
-    params = model.init(KEY, z[0])["params"]
-    start = srae.member(params, optimizer, rounds=4)
-    through = train(start, 4)
-    chex.assert_trees_all_equal(train(train(start, 1), 4), through)
-    assert through.trace[3] < through.trace[0]
 
 
 def test_adam_decays_as_pytorch_does():
@@ -217,25 +229,20 @@ def test_what_cannot_be_trained_on_is_refused(make, message):
 def test_pre_training_reconstructs_layer_by_layer():
     z, scores, _ = planted(200, size=16)
     model = models.XNN(16, features=5, widths=(12, 8), scores=1)
-    params = model.init(KEY, z[0])["params"]
-    done = jax.jit(
-        lambda params: srae.pretrain(
-            params,
-            z,
-            scores,
-            srae.adam(1e-2, decay=0.0),
-            key=KEY,
-            rounds=10,
-            batches=srae.shuffled(200, size=20),
-        )
-    )(params)
+    batches = srae.shuffled(200, size=20)
+
+    @jax.jit
+    def run(key):
+        params = model.init(key, z[0])["params"]
+        knobs = {"batches": batches, "key": key, "rounds": 10}
+        done = srae.pretrain(params, z, scores, srae.adam(1e-2, decay=0.0), **knobs)
+        return params, done, *(xnn.function(model)(p, z, None) for p in (params, done))
+
+    params, done, before, after = run(KEY)
     assert jax.tree.structure(done) == jax.tree.structure(params)
-    error = lambda params: srae.squared_error(
-        z, xnn.function(model)(params, z, None)[2]
-    )
-    assert error(done) < 0.3 * error(params)
-    features, predicted, _ = xnn.function(model)(done, z, None)
-    residual = np.asarray(scores - predicted)
+    error = lambda decoded: np.mean((np.asarray(z) - decoded) ** 2)
+    assert error(after[2]) < 0.3 * error(before[2])
+    features, residual = np.asarray(after[0]), np.asarray(scores - after[1])
     # That of least squares is orthogonal to every feature, and sums to zero.
     np.testing.assert_allclose(features.T @ residual / 200, 0, atol=1e-2)
     assert abs(residual.mean()) < 1e-3
@@ -273,24 +280,28 @@ def test_counts_of_parameters_and_shapes_are_those_of_the_dossier():
 
 def test_an_explanation_network_starts_like_pytorch_and_drops_in_training_alone():
     model = models.XNN(400, widths=(300, 20), dropout=0.5)
-    z = jnp.ones((3, 400))
-    variables = model.init(KEY, z)
-    kernel = variables["params"]["encoder0"]["kernel"]
+    apply, z = xnn.function(model), jnp.ones((3, 400))
+
+    @jax.jit
+    def run(key):
+        variables = model.init(key, z)
+        params = variables["params"]
+        still, again, noisy = (apply(params, z, k) for k in (None, None, key))
+        as_is = functools.partial(model.apply, variables)
+        features = as_is(z, method="encode")
+        before, decoded = as_is(z, method="before"), as_is(features, method="decode")
+        return params, still, again, noisy, features, before, decoded
+
+    params, still, again, noisy, features, before, decoded = run(KEY)
+    kernel = params["encoder0"]["kernel"]
     assert np.abs(kernel).max() <= 0.05 and np.abs(kernel).max() > 0.0499
     assert np.std(kernel) == pytest.approx(0.05 / 3**0.5, rel=0.01)
-    apply = xnn.function(model)
-    still, again = (apply(variables["params"], z, None) for _ in range(2))
     chex.assert_trees_all_equal(still, again)
-    noisy = apply(variables["params"], z, jax.random.key(1))
     assert np.any(noisy[2] != still[2])
-    features = model.apply(variables, z, method="encode")
-    chex.assert_trees_all_equal(features, still[0])
+    np.testing.assert_allclose(features, still[0], rtol=1e-6)
     assert np.all(features >= 0)
-    before = model.apply(variables, z, method="before")
-    chex.assert_trees_all_close(jax.nn.relu(before), features)
-    np.testing.assert_allclose(
-        model.apply(variables, features, method="decode"), still[2], rtol=1e-6
-    )
+    np.testing.assert_allclose(np.maximum(before, 0), features, rtol=1e-6)
+    np.testing.assert_allclose(decoded, still[2], rtol=1e-6)
 
 
 def outcome(held, member, model):
@@ -312,20 +323,23 @@ def outcome(held, member, model):
     ],
 )
 def test_F4_planted_sources_pre_trained(pull, weights, median, least_alive):
-    """Eight seeds of 1,500 steps; every run is faithful."""
+    """Eight seeds of 1,500 steps; every run is faithful, and pull-away pulls away."""
     z, scores, _ = planted(5000)
     held, z, scores = (z[4000:], scores[4000:]), z[:4000], scores[:4000]
     model = models.XNN(256, widths=(64, 20))
     one = training(z, scores, widths=(64, 20), rounds=19, pull=pull, before=5)
 
     @jax.jit
-    @jax.vmap
-    def run(key):
+    @functools.partial(jax.vmap, in_axes=(0, None))
+    def run(key, weights):
         return outcome(held, one(key, weights), model)
 
-    r2, alive, _ = run(jax.random.split(KEY, 8))
+    keys = jax.random.split(KEY, 8)
+    r2, alive, shared = run(keys, weights)
     assert np.min(r2) > 0.98 and np.median(r2) > median
     assert np.min(alive) >= least_alive
+    _, _, without = run(keys, weights._replace(pull=0.0))
+    assert np.median(shared) < np.median(without)
 
 
 def test_planted_concepts_are_recovered():
@@ -334,12 +348,17 @@ def test_planted_concepts_are_recovered():
     held, z, scores = (z[500:], scores[500:]), z[:500], scores[:500]
     model = models.XNN(48, widths=(24,))
     one = training(z, scores, widths=(24,), rounds=60, before=30)
-    member = jax.jit(one)(KEY, srae.Weights(rec=5.0, pull=2.0))
-    r2, alive, _ = outcome(held, member, model)
+
+    @jax.jit
+    def run(key):
+        member = one(key, srae.Weights(rec=5.0, pull=2.0))
+        features = xnn.function(model)(member.best, held[0], None)[0]
+        parts = srae.contributions(features, member.best["readout"]["kernel"][:, 0])
+        return *outcome(held, member, model), parts
+
+    r2, alive, _, parts = run(KEY)
     assert r2 > 0.97 and alive >= 2
-    features = xnn.function(model)(member.best, held[0], None)[0]
-    found = np.asarray(features * member.best["readout"]["kernel"][:, 0][None])
-    design = np.c_[sources[500:], np.ones(200)]
+    found, design = np.asarray(parts), np.c_[sources[500:], np.ones(200)]
     left = found - design @ np.linalg.lstsq(design, found, rcond=None)[0]
     # ReLUs of a mixture are not quite linear in the sources.
     assert np.sum(np.var(left, axis=0)) < 0.1 * np.sum(np.var(found, axis=0))
