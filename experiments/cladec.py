@@ -53,7 +53,7 @@ class Config:
     """Which class the decoder is to please: the label, as in the authors' code, or what
     the classifier says (for fidelity, or images that are labeled with something else).
     """
-    layers: tuple[str, ...] = ("stage2", "stage4")
+    layers: tuple[str, ...] = ("stage2", "stage3")
     """The layers that are decoded, by name (see `activations.layers`)."""
     decoder: Literal["authors", "small"] = "authors"
     """The authors' decoder, or that of the reproduction."""
