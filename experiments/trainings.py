@@ -54,6 +54,17 @@ def run(
     return members
 
 
+def first_sound(groups: np.ndarray, diverged: np.ndarray) -> np.ndarray:
+    """The first member of each group that did not diverge, else the first of all.
+
+    >>> diverged = np.array([True, False, True, True])
+    >>> first_sound(np.array([0, 0, 1, 1]), diverged).tolist()
+    [1, 2]
+    """
+    order = np.lexsort((diverged, groups))
+    return order[np.unique(groups[order], return_index=True)[1]]
+
+
 def forget(folder: pathlib.Path, pattern: str) -> None:
     """Remove the checkpoints of what is written."""
     for spot in folder.glob(pattern):

@@ -26,6 +26,7 @@ from experiments import (
     checks,
     cli,
     studies,
+    trainings,
     xnn_attacked,
     xnn_judged,
     xnn_methods,
@@ -151,18 +152,16 @@ def _columns(found: xnn_training.Trained) -> int:
     return found.params["readout"]["kernel"].shape[-1]
 
 
-def first_seed(
+def one_each(
     config: Config, setup: xnn_setup.Setup, found: xnn_training.Trained
 ) -> dict[str, PyTree]:
-    """One network for each class: its parameters and the column of its read-out."""
+    """The first network of each class that did not diverge, if there is one."""
     every = per_class(config, setup, found)
-    rows = [
-        np.flatnonzero((every["place"] == place) & (every["seed"] == 0))[0]
-        for place in range(len(setup.classes))
-    ]
+    rows = trainings.first_sound(every["place"], every["diverged"])
     return {
         "members": jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), every["params"]),
         "columns": jnp.asarray(every["column"][rows]),
+        "diverged": jnp.asarray(every["diverged"][rows]),
     }
 
 
@@ -188,7 +187,7 @@ def studied(
     first = config.methods[0]
     if config.attacks and first in found:
         reader = reader_of(config, setup, first)
-        shown = first_seed(config, setup, found[first])
+        shown = one_each(config, setup, found[first])
         sweeping[""] = studies.Study(
             functools.partial(xnn_attacked.one, setup.layer, reader, config.steps),
             sweeps.grid(
@@ -218,7 +217,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
     studies.run(studied(config, setup, found), config, folder)
     first = config.methods[0]
     reader = reader_of(config, setup, first)
-    shown = first_seed(config, setup, found[first])
+    shown = one_each(config, setup, found[first])
     concepts = xnn_study.concepts(setup, reader, shown, config.features)
     if config.study:
         xnn_study.write(folder / "study", setup, concepts, seed=config.seed)

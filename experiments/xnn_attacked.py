@@ -78,8 +78,9 @@ def one(
     """Attack the contributions to the predicted class of one image.
 
     `weights` has the classifier's (`network`) and, for every class that is explained,
-    the parameters and the column of its read-out (`members`, `columns`, `[K, ...]`);
-    `example` the image, another one of its class, and the place of the class.
+    the parameters, the column of its read-out, and whether its training diverged
+    (`members`, `columns`, `diverged`, `[K, ...]`); `example` the image, another one of
+    its class, and the place of the class.
     """
     x, c = example["image"], example["place"]
     params = jax.tree.map(lambda leaf: leaf[c], weights["members"])
@@ -116,7 +117,7 @@ def one(
         "label_kept": jnp.argmax(fn(found.x)) == jnp.argmax(fn(x)),
         "linf": metrics.linf(x, found.x),
         "found": found.step > 0,
-        "stalled": found.stalled,
+        "stalled": found.stalled | weights["diverged"][c],
         "image": x,
         "perturbed": found.x,
         "before": a,

@@ -53,10 +53,8 @@ def maps(
     layer: Layer, reader: xnn_methods.Reader, weights: PyTree, params: PyTree, x: Array
 ) -> Array:
     """Where each x-feature looks, `[F, h, w]`: excitation backprop from its unit."""
-    drawn, fn = (
-        x_feature(layer, reader, weights, params),
-        functools.partial(layer.fn, weights),
-    )
+    drawn = x_feature(layer, reader, weights, params)
+    fn = functools.partial(layer.fn, weights)
 
     def above(h: Array) -> Array:
         if not layer.map_at:

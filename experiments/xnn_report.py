@@ -85,7 +85,10 @@ def write(
 
 
 def by_class(places: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
-    """Rows of all methods, of which classes are the sample, with their stability."""
+    """Rows of all methods, of which classes are the sample, with their stability.
+
+    What diverged says nothing of how stable the others are.
+    """
     found = []
     for place in places:
         rows = report.read(place)
@@ -94,7 +97,9 @@ def by_class(places: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
             again = [
                 float(np.mean(srae.matched(kept[row["id"]], kept[other["id"]])))
                 for other in rows
-                if other["label"] == row["label"] and other["seed"] != row["seed"]
+                if other["label"] == row["label"]
+                and other["seed"] != row["seed"]
+                and not other["stalled"]
             ]
             stability = float(np.mean(again)) if again else None
             found.append({**row, "stability": stability, "id": row["label"]})
@@ -192,11 +197,11 @@ def _pictures(
 ) -> pages.Section:
     method = xnn_methods.NAMES[config.methods[0]]
     blocks: list[Any] = [
-        f"Of the first network of each class ({method}). Colored is where an x-feature"
-        " looks, by excitation backpropagation; bars in orange speak for the class, in"
-        " blue against it."
+        f"Of one network of each class ({method}), the first that did not diverge."
+        " Colored is where an x-feature looks, by excitation backpropagation; bars in"
+        " orange speak for the class, in blue against it."
     ]
-    for place in range(min(3, len(setup.classes))):
+    for place in range(len(setup.classes)):
         blocks.append(_concepts(setup, found, place))
     blocks.append(_breakdown(config, setup, found))
     if kinds:
@@ -254,7 +259,7 @@ def _breakdown(
 ) -> pages.Picture:
     names = [f"x-feature {f + 1}" for f in range(config.features)]
     pictures, values, notes = [], [], []
-    for place in range(min(4, len(setup.classes))):
+    for place in range(len(setup.classes)):
         index = found.typical[place]
         image, adds = setup.test["image"][index], found.parts[place, index]
         reach = float(np.max(np.abs(adds))) or 1.0
@@ -323,7 +328,8 @@ def _attacked(config: "Config", rows: Sequence[report.Row]) -> pages.Section:
         " another test image of the class. The Hessian eigenvector moves the gradient"
         " of the score most, which need not be the contributions.",
         f"{stalled} of {len(rows)} rows are **stalled** (nothing to follow, say because"
-        " a single x-feature has all): they are left out and counted.",
+        " a single x-feature has all, or its network diverged): they are left out and"
+        " counted.",
         pages.Picture(
             curves,
             "How much of the contributions stays, against the size of the perturbation."

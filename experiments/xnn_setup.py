@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
@@ -66,6 +67,7 @@ def load(config: "Config") -> Setup:
     if config.labels == "predicted":
         train["label"], test["label"] = logits.argmax(1), logits_test.argmax(1)
     classes = classes_of(config, logits, test["label"])
+    check_learned_from(classes, train["label"])
     kept, size = kept_units(config, z)
     layer = layer._replace(units=functools.partial(_units, config.grid, kept, size))
     if kept is not None:
@@ -123,7 +125,7 @@ def layer_of(
     for knob, name in (("layer", config.layer), ("map_at", config.map_at)):
         if name not in there and not (knob == "map_at" and name in (None, "image")):
             raise ValueError(f"`{knob}` is {name!r}: choose from {', '.join(there)}")
-    shape = tuple(n for n in there[config.layer].shape)
+    shape = tuple(there[config.layer].shape)
     if len(shape) > 3:  # a batch of one, as some networks make
         shape = shape[-3:]
     if config.grid is not None and len(shape) == 3 and config.grid < shape[0]:
@@ -203,6 +205,16 @@ def classes_of(
     if count <= 10:
         return tuple(np.flatnonzero(there).tolist())
     return tuple(np.sort(np.argsort(-there)[: config.most]).tolist())
+
+
+def check_learned_from(classes: Sequence[int], labels: np.ndarray) -> None:
+    """Refuse classes of which there is no image to learn from."""
+    for c in classes:
+        if c not in labels:
+            raise ValueError(
+                f"`classes` has {c}, of which there are test images, but none to learn"
+                " from: raise `train`, or name others"
+            )
 
 
 def known_parts(

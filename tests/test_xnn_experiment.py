@@ -1,6 +1,8 @@
 """What `experiments.xnn` trains, chooses, refuses, and gives to people to name."""
 
+import csv
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +15,14 @@ from experiments import (
     trainings,
     xnn_attacked,
     xnn_methods,
+    xnn_report,
     xnn_study,
     xnn_training,
 )
 from experiments import xnn as script
 from experiments import xnn_setup as setting_up
+from protojax import srae
+from protojax.scale import report
 
 KEY = jax.random.key(0)
 
@@ -66,11 +71,53 @@ def test_training_is_kept_and_taken_up_where_it_was_stopped(tmp_path, monkeypatc
     jax.tree.map(np.testing.assert_array_equal, read.params, through.params)
 
 
-def test_a_network_that_is_trained_anew_takes_the_place_of_its_former_self():
-    first = {"kernel": jnp.zeros((3, 2))}
-    params = xnn_training._put(None, np.arange(3), first)
-    params = xnn_training._put(params, np.array([0, 2]), {"kernel": jnp.ones((2, 2))})
-    assert params["kernel"][:, 0].tolist() == [1, 0, 1]
+def test_only_networks_that_are_not_accepted_are_trained_anew(tmp_path, monkeypatch):
+    """Of four, two pass at once, one in the second round, and one never."""
+    passes, classes = [[True, False, False, True], [False, True], [False]], []
+
+    def one_round(*given):
+        columns, number = given[3], given[6]
+        classes.append(columns[:, 0].tolist())
+        count = len(columns)
+        best = {"kernel": np.full((count, 2), number)}
+        done = types.SimpleNamespace(
+            best=best, round=np.full(count, 7), diverged=np.full(count, number == 2)
+        )
+        return done, np.array(passes[number])
+
+    monkeypatch.setattr(xnn_training, "_round", one_round)
+    plan = dataclasses.replace(PLAN, rounds=3)
+    args = ("srae", tiny(), problem(), [(0,), (1,)], 2, plan, tmp_path)
+    found = xnn_training.trained(*args)
+    assert classes == [[0, 0, 1, 1], [0, 1], [0]]
+    assert found.facts["round"].tolist() == [0, 2, 1, 0]
+    assert found.params["kernel"][:, 0].tolist() == [0, 2, 1, 0]
+    assert found.facts["accepted"].tolist() == [True, False, True, True]
+    assert found.facts["diverged"].tolist() == [False, True, False, False]
+
+
+def test_what_diverged_is_neither_shown_nor_compared_with(monkeypatch):
+    facts = xnn_training._facts(np.array([0, 0, 1, 1]), 2)
+    facts["diverged"][:] = [True, False, True, True]
+    params = {"readout": {"kernel": np.arange(4.0).reshape(4, 1, 1)}}
+    setup = types.SimpleNamespace(classes=(3, 5))
+    shown = script.one_each(PLAN, setup, xnn_training.Trained(params, facts))
+    # Of the second class all have diverged, which its rows will say.
+    assert shown["members"]["readout"]["kernel"].ravel().tolist() == [1, 2]
+    assert shown["diverged"].tolist() == [False, True]
+
+    draw = np.random.default_rng(0)
+    kept = [{"id": i, "features": np.float32(draw.normal(size=(9, 2)))} for i in "abc"]
+    rows = [
+        {"id": i, "label": 3, "seed": seed, "stalled": i == "a"}
+        for seed, i in enumerate("abc")
+    ]
+    monkeypatch.setattr(report, "read", lambda _: rows)
+    monkeypatch.setattr(report, "arrays", lambda _: kept)
+    _, second, third = xnn_report.by_class(["somewhere"])
+    features = [one["features"] for one in kept]
+    assert second["stability"] == pytest.approx(srae.matched(*features[1:]).mean())
+    assert third["stability"] == pytest.approx(second["stability"], rel=1e-5)
 
 
 def test_features_are_chosen_by_a_lasso_that_finds_the_ones_that_count():
@@ -171,6 +218,42 @@ def test_every_attack_keeps_ball_and_label_and_lowers_the_top_share(name):
         )
 
 
+def test_the_kit_has_a_panel_of_each_concept_and_hides_what_it_is_of(tmp_path):
+    """Two classes of two x-features, one of which is dead, and one hardly ever seen."""
+    draw = np.random.default_rng(0)
+    test = {"image": draw.uniform(size=(6, 8, 8, 3)), "id": np.arange(10, 16)}
+    test["label"] = np.array([3, 3, 3, 5, 5, 5])
+    parts = np.ones((2, 6, 2), np.float32)
+    parts[0, :, 1] = 0.0
+    parts[1, :, 1] = [0, 0, 0, -1, 12, 0]
+    found = xnn_study.Concepts(
+        parts=parts,
+        top=np.tile(np.arange(4), (2, 2, 1)),
+        maps=draw.uniform(size=(2, 2, 4, 3, 3)),
+        typical=np.array([0, 3]),
+        typical_maps=np.zeros((2, 2, 3, 3)),
+    )
+    setup = types.SimpleNamespace(classes=(3, 5), test=test)
+    xnn_study.write(tmp_path, setup, found, seed=1)
+    read = lambda name: list(csv.DictReader((tmp_path / name).read_text().splitlines()))
+    key = read("key.csv")
+    assert {(line["class"], line["x-feature"]) for line in key} == {
+        ("3", "1"),
+        ("5", "1"),
+    }
+    assert all((tmp_path / f"{line['panel']}.png").exists() for line in key)
+    sheet = xnn_study.read(tmp_path / "answers.csv")
+    assert sheet == dict.fromkeys(["panel-001", "panel-002"], "")
+    assert "class" not in (tmp_path / "answers.csv").read_text()
+    lines = read("contributions.csv")
+    assert [line["image"] for line in lines] == [str(i) for i in range(10, 16)]
+    second = [line["x-feature 2 is significant"] for line in lines]
+    assert second == ["0", "0", "0", "0", "1", "0"]
+    first = [line["x-feature 1 is significant"] for line in lines]
+    assert first == ["1", "1", "1", "1", "0", "1"]  # 12 of 13 is nine tenths
+    assert "answers.csv" in (tmp_path / "README.md").read_text()
+
+
 def test_sheets_agree_on_names_whatever_their_case_and_order():
     first = {"a": "red tail", "b": "beak", "c": "", "d": "sky"}
     second = {"a": "Tail red", "b": "legs", "c": "wing", "d": ""}
@@ -236,6 +319,12 @@ def test_what_means_nothing_is_refused(knobs, message, monkeypatch):
 def test_every_configuration_passes_its_own_checks():
     for config in script.CONFIGS.values():
         script.check(config)
+
+
+def test_a_class_without_images_to_learn_from_is_refused():
+    setting_up.check_learned_from((0, 2), np.array([2, 0, 0]))
+    with pytest.raises(ValueError, match="`classes` has 1, .* none to learn from"):
+        setting_up.check_learned_from((0, 1), np.array([2, 0, 0]))
 
 
 def test_a_dead_layer_is_refused(monkeypatch):
