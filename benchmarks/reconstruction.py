@@ -29,7 +29,7 @@ class Decoded(NamedTuple):
     code: int = 512
     side: int = 32
     batch: int = 32
-    steps: int = 4
+    steps: int = 16
     rounds: int = 5
 
 
@@ -48,7 +48,7 @@ class Sizes(NamedTuple):
 
 WORKS = {
     f"{MEMBERS} XNNs": Sizes(256, (64, 20), 5, 50, 100, 7),
-    f"{MEMBERS} XNNs, paper size": Sizes(4096, (800, 100), 5, 50, 2, 3),
+    f"{MEMBERS} XNNs, paper size": Sizes(4096, (800, 100), 5, 50, 8, 3),
 }
 QUICK = Sizes(12, (6, 4), 3, 5, 2, 1, examples=20, members=2)
 

@@ -31,6 +31,7 @@ from experiments import (
     cladec_training,
     cli,
     studies,
+    trainings,
 )
 from protojax import sweeps
 
@@ -40,8 +41,9 @@ class Config:
     """What is decoded, by what, and how that is trained."""
 
     model: str = "parts_small"
-    """A name from experiments/networks.py, package.module:function of your own, or
-    small: the reproduction's classifier, trained here."""
+    """A name from experiments/networks.py, package.module:function of your own, or one
+    that is trained here: small, the reproduction's classifier, or authors, theirs, for
+    32 pixels."""
     data: str | None = "parts"
     """Images: parts, folder:PATH, npz:PATH or tfds:NAME; the model's own if not given;
     PROTOJAX_DATA in it is that folder."""
@@ -49,6 +51,9 @@ class Config:
     """Pixels; the model's usual ones if not given."""
     gray: bool = False
     """Keep one channel, of images that are gray."""
+    enlarged: int | None = None
+    """Rows and columns to which images are enlarged by repeating pixels, as the authors
+    do; not at all if not given."""
     labels: Literal["given", "predicted"] = "given"
     """Which class the decoder is to please: the label, as in the authors' code, or what
     the classifier says (for fidelity, or images that are labeled with something else).
@@ -78,9 +83,9 @@ class Config:
     evaluate: bool = True
     """Train new classifiers on what is decoded."""
     classifier_epochs: int = 10
-    """Epochs of these, and of the model `small`."""
+    """Epochs of these, and of the models `small` and `authors`."""
     classifier_rate: float = 1e-3
-    """Their learning rate."""
+    """Their learning rate; that of `authors` is theirs."""
     attacks: tuple[str, ...] = cladec_judged.ATTACKS
     """Attacks on what is decoded: pgd, eigenvector, random_best; or none."""
     radii: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
@@ -131,9 +136,11 @@ def studied(
     some = chosen(config, setup)
     keep = some["id"][:4].tolist()
     first = {
-        layer: jax.tree.map(
-            lambda leaf: jnp.asarray(leaf[:: config.seeds]), kinds["cladec"]["params"]
-        )
+        layer: {
+            kind: first_seeds(members)
+            for kind, members in kinds.items()
+            if kind in ("cladec", "reference")
+        }
         for layer, kinds in found.items()
     }
     if config.attacks:
@@ -151,17 +158,15 @@ def studied(
                 radius=[radius / 255 for radius in config.radii],
             ),
             some,
-            {"network": setup.weights, "alphas": jnp.asarray(config.alphas), **first},
+            {
+                "network": setup.weights,
+                "alphas": jnp.asarray(config.alphas),
+                **{layer: kinds["cladec"] for layer, kinds in first.items()},
+            },
             keep=keep,
         )
     if config.maps:
-        both = {
-            layer: {
-                kind: cladec_training.pick(kinds[kind]["params"], 0)
-                for kind in ("cladec", "reference")
-            }
-            for layer, kinds in found.items()
-        }
+        both = cladec_training.pick(first, 0)
         sweeping[""] = studies.Study(
             functools.partial(
                 cladec_judged.mapped,
@@ -177,6 +182,14 @@ def studied(
             keep=keep,
         )
     return sweeping
+
+
+def first_seeds(members: dict[str, Any]) -> dict[str, Any]:
+    """A decoder of each alpha, the first that did not diverge, if there is one."""
+    alphas = np.cumsum(np.asarray(members["seed"]) == 0)  # seeds run fastest
+    rows = trainings.first_sound(alphas, np.asarray(members["diverged"]))
+    chosen = {name: members[name] for name in ("params", "diverged")}
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), chosen)
 
 
 def maps_of(config: Config, setup: cladec_setup.Setup) -> list[dict[str, str]]:
@@ -257,6 +270,7 @@ def check(config: Config) -> None:
             checks.among(config, name, known)
     checks.above_zero(config, "seeds", "epochs", "batch", "rate", "radii", "steps")
     checks.above_zero(config, "train", "test", "images", "classifier_epochs")
+    checks.above_zero(config, "enlarged")
     checks.not_below_zero(config, "alphas", "decay")
     if not config.layers:
         raise ValueError("`layers` is empty: name one at least")
@@ -309,6 +323,9 @@ CONFIGS = {
     "authors": dataclasses.replace(
         _DIGITS,
         data="npz:PROTOJAX_DATA/fashion_mnist.npz",
+        model=cladec_setup.AUTHORS,
+        enlarged=32,
+        layers=("conv2", "flat"),
         decoder="authors",
         alphas=(0.001,),
         rate=3e-4,

@@ -20,8 +20,8 @@ ATTACKS = ("pgd", "eigenvector", "random_best")
 many random signs as `pgd` takes steps. All keep the label, and are judged by the
 distance."""
 
-DECODED = ("agreement", "kept_by_layer")
-"""Relevance maps of what was decoded from a layer."""
+DECODED = {"agreement": ("cladec",), "kept_by_layer": ("cladec", "reference")}
+"""Relevance maps of what was decoded from a layer, and by which decoders."""
 
 SALIENCY = ("gradient", "integrated_gradients", "grad_cam")
 """Maps that know nothing of it; Grad-CAM is at the last feature map of the layers."""
@@ -85,12 +85,12 @@ def attacked(
     """Attack what is decoded of one image, the label kept.
 
     `weights` has the classifier's (`network`), the `alphas` that there are, and by
-    layer a decoder of each, `[A, ...]`.
+    layer a decoder of each, `[A, ...]`: its `params`, and whether it `diverged`.
     """
     x, network = example["image"], weights["network"]
     place = jnp.argmin(jnp.abs(weights["alphas"] - alpha))
-    params = jax.tree.map(lambda leaf: leaf[place], weights[layer])
-    explain = lambda z: explains[layer](network, params, z)  # noqa: E731
+    decoder = jax.tree.map(lambda leaf: leaf[place], weights[layer])
+    explain = lambda z: explains[layer](network, decoder["params"], z)  # noqa: E731
     model = functools.partial(fn, network)
     before = explain(x)
     away = lambda z: jnp.mean((explain(z) - before) ** 2)  # noqa: E731
@@ -108,7 +108,7 @@ def attacked(
         "label_kept": jnp.argmax(model(found.x)) == jnp.argmax(model(x)),
         "linf": metrics.linf(x, found.x),
         "found": found.step > 0,
-        "stalled": found.stalled,
+        "stalled": found.stalled | decoder["diverged"],
         "image": x,
         "perturbed": found.x,
         "before": before,
@@ -145,14 +145,18 @@ def mapped(
     layer: str,
     map_by: str,
 ) -> dict[str, Array]:
-    """Judge one relevance map of one image by deletion and insertion."""
+    """Judge one relevance map of one image by deletion and insertion.
+
+    `weights` has the classifier's (`network`), and by layer and kind a decoder: its
+    `params`, and whether it `diverged`.
+    """
     del key
     x, network = example["image"], weights["network"]
     model = functools.partial(fn, network)
     y = jnp.argmax(model(x))
     score = lambda z: model(z)[y]  # noqa: E731
     decoded = {
-        kind: explain(network, weights[layer][kind], x)
+        kind: explain(network, weights[layer][kind]["params"], x)
         for kind, explain in explains[layer].items()
     }
     if map_by == "agreement":
@@ -164,13 +168,15 @@ def mapped(
         found = getattr(attributions, map_by)(score, x, **knobs)
         sizes = jnp.sum(jnp.abs(found), axis=-1, keepdims=True)
         a = images.gaussian_blur(sizes, sigma=1.0)[..., 0]
+    needed = DECODED.get(map_by, ())
+    diverged = [weights[layer][kind]["diverged"] for kind in needed]
     blurred = images.gaussian_blur(x, sigma=max(x.shape[:2]) / 8)
     knobs = {"baseline": blurred, "steps": 16}
     return {
         "label": example["label"],
         "deletion": metrics.deletion(model, x, a, y, **knobs).area,
         "insertion": metrics.insertion(model, x, a, y, **knobs).area,
-        "stalled": jnp.zeros((), bool),
+        "stalled": jnp.any(jnp.asarray(diverged, bool)),
         "image": x,
         "map": a,
         **decoded,

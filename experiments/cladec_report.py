@@ -96,10 +96,14 @@ def named(rows: Sequence[report.Row]) -> list[dict[str, Any]]:
     """Rows with the name of their decoder, of which seeds are the sample.
 
     Squared errors are also divided by that of the reference of the same seed: a ratio
-    is the same for means and sums.
+    is the same for means and sums. Over one that diverged there is none.
     """
     place = operator.itemgetter("layer", "seed")
-    errors = {place(row): row["rec"] for row in rows if row["kind"] == "reference"}
+    errors = {
+        place(row): row["rec"]
+        for row in rows
+        if row["kind"] == "reference" and not row["stalled"]
+    }
     return [
         {
             **row,
@@ -280,7 +284,7 @@ def _attacked(
         " changed within an L∞ ball so that its label stays and what is decoded moves"
         " (root mean square), relative to its distance to what is decoded of another"
         f" image. Label kept: {shown.share(rows, 'label_kept')}.",
-        shown.stalled(rows),
+        shown.stalled(rows, why="no gradient to follow, or the decoder diverged"),
     ]
     for layer in config.layers:
         of_layer = [row for row in long if row["layer"] == layer]

@@ -1,9 +1,10 @@
 """What `experiments.cladec` decodes: a classifier, its layers, and images."""
 
+import collections
 import functools
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
@@ -13,16 +14,18 @@ import numpy as np
 import optax
 
 from experiments import networks, trainings
-from protojax import cladec, models, srae
+from protojax import cladec, models, srae, training
 from protojax.contracts import Array, Fn, Key, PyTree
+from protojax.mechanisms import images
 
 if TYPE_CHECKING:
     from experiments.cladec import Config
 
 _log = logging.getLogger(__name__)
 
-SMALL = "small"
-"""The model that is trained here, on the images themselves."""
+SMALL, AUTHORS = "small", "authors"
+"""Models that are trained here, on the images themselves: the classifier of the
+reproduction, and that of the authors, for 32 pixels."""
 
 
 class Setup(NamedTuple):
@@ -53,14 +56,15 @@ def load(config: "Config", folder: pathlib.Path | None) -> Setup:
     Where there is no folder, to plan, a classifier that would be trained is not.
     """
     network = None
-    if config.model != SMALL:
+    if config.model not in (SMALL, AUTHORS):
         network = networks.load(config.model, image_size=config.image_size)
     train, test = both_splits(config, network)
     image = train["image"][0]
     if network is None:
-        classes = int(train["label"].max()) + 1
-        model = models.SmallClassifier(classes)
-        fn, weights = model.apply, small(config, model, train, folder)
+        kind = models.SmallClassifier if config.model == SMALL else models.StridedVGG
+        model = kind(int(train["label"].max()) + 1)
+        fn, weights = model.apply, own(config, model, train, folder)
+        classes = model.classes
     else:
         fn, weights = network.fn, network.weights
         classes = len(jax.eval_shape(fn, weights, image))
@@ -85,7 +89,10 @@ def load(config: "Config", folder: pathlib.Path | None) -> Setup:
 def both_splits(
     config: "Config", network: networks.Network | None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Images to train on and to test on; of gray ones a single channel is kept."""
+    """Images to train on and to test on; of gray ones a single channel is kept.
+
+    The authors enlarge theirs by taking pixels twice.
+    """
     default = network.images if network else "parts"
     source = networks.expand(config.data or default)
     size = config.image_size or (network.image_size if network else 32)
@@ -98,29 +105,73 @@ def both_splits(
         image_size=size,
         resize=resize,
     )
-    if config.gray:
-        for part in (train, test):
+    for part in (train, test):
+        if config.gray:
             part["image"] = part["image"][..., :1]
+        if config.enlarged is not None:
+            square = (config.enlarged, config.enlarged)
+            larger = functools.partial(images.resize_nearest, size=square)
+            part["image"] = np.asarray(jax.vmap(larger)(part["image"]))
     return train, test
 
 
-def small(
+def own(
     config: "Config",
     model: nn.Module,
     train: dict[str, np.ndarray],
     folder: pathlib.Path | None,
 ) -> PyTree:
-    """Train the small classifier, or read it."""
+    """Train a classifier, or read it."""
     key = jax.random.key(config.seed)
     if folder is None:
         return model.init(key, train["image"][0])
     file = folder / "classifier.npz"
     if not file.exists():
         _log.info("training the classifier on %d images", len(train["label"]))
-        images, labels = (jnp.asarray(train[name]) for name in ("image", "label"))
-        run = jax.jit(functools.partial(classifier, config, model))
-        trainings.write(file, run(images, labels, key).best)
+        if config.model == AUTHORS:
+            weights = strided(config, model, train, key)
+        else:
+            given = (jnp.asarray(train[name]) for name in ("image", "label"))
+            run = jax.jit(functools.partial(classifier, config, model))
+            weights = run(*given, key).best
+        trainings.write(file, weights)
     return jax.tree.map(jnp.asarray, trainings.read(file))
+
+
+def strided(
+    config: "Config", model: nn.Module, train: dict[str, np.ndarray], key: Key
+) -> PyTree:
+    """The authors' classifier, its batch norms live, by their optimizer and rates."""
+    live = model.clone(batch_axis="batch")
+    count = len(train["label"])
+    size, epochs = min(config.batch, count), config.classifier_epochs
+    rate = cladec.step_rate(0.1, epochs=epochs, steps=count // size)
+    optimizer = optax.chain(
+        optax.add_decayed_weights(1e-4), optax.sgd(rate, momentum=0.9)
+    )
+
+    def loss(params: PyTree, stats: PyTree, batch: PyTree, key: Key) -> tuple:
+        del key
+        weights = {"params": params, "batch_stats": stats}
+        one = functools.partial(live.apply, mutable=["batch_stats"])
+        each = jax.vmap(one, (None, 0), (0, None), axis_name="batch")
+        logits, moved = each(weights, batch["image"])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        return jnp.mean(losses), (moved["batch_stats"], {})
+
+    def batches() -> Iterator[PyTree]:
+        shuffled = srae.shuffled(count, size=size)
+        for epoch in range(epochs):
+            for rows in np.asarray(shuffled(jax.random.fold_in(key, epoch))):
+                yield {name: train[name][rows] for name in ("image", "label")}
+
+    start = jax.jit(model.init)(key, train["image"][0])
+    state = training.init(
+        start["params"], optimizer, key=key, extra=start["batch_stats"]
+    )
+    steps = training.train(loss, state, batches(), optimizer)
+    last, _ = collections.deque(steps, maxlen=1).pop()
+    return {"params": last.params, "batch_stats": last.extra}
 
 
 def classifier(

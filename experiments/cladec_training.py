@@ -168,7 +168,7 @@ def _trained(
             lambda x: setup.fn(given["weights"], x),
             given["images"],
             given["labels"],
-            alpha=alpha if kind == "cladec" else 0.0,
+            alpha=alpha if np.any(facts["alpha"]) else 0.0,
         )
         return srae.train(
             loss,

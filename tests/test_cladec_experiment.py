@@ -14,8 +14,11 @@ from experiments import (
     cladec_report,
     cladec_setup,
     cladec_training,
+    classifier,
     networks,
+    xnn,
 )
+from protojax import activations, models
 
 KEY = jax.random.key(0)
 
@@ -139,6 +142,7 @@ def test_rows_are_named_by_their_decoder_and_seeds_are_the_sample():
         {"layer": "a", "kind": "reference", "alpha": 0.0, "seed": 1, "rec": 0.2},
         {"layer": "b", "kind": "random", "alpha": 0.0, "seed": 1, "rec": 0.5},
     ]
+    rows = [{**row, "stalled": False} for row in rows]
     found = cladec_report.named(rows)
     assert [row["decoder"] for row in found] == [
         "ClaDec, alpha 0.001",
@@ -148,6 +152,66 @@ def test_rows_are_named_by_their_decoder_and_seeds_are_the_sample():
     assert [row["id"] for row in found] == [1, 1, 1]
     assert [row["rec_ratio"] for row in found[1:]] == [1.0, None]
     assert found[0]["rec_ratio"] == pytest.approx(3.0)
+    rows[1]["stalled"] = True  # there is nothing to compare with
+    assert cladec_report.named(rows)[0]["rec_ratio"] is None
+
+
+def test_a_decoder_that_diverged_gives_way_or_its_rows_say_so():
+    members = {
+        "params": {"bias": np.arange(4.0)},
+        "alpha": np.array([0.5, 0.5, 0.0, 0.0]),
+        "seed": np.array([0, 1, 0, 1]),
+        "diverged": np.array([True, False, True, True]),
+    }
+    chosen = cladec.first_seeds(members)
+    assert chosen["params"]["bias"].tolist() == [1, 2]
+    assert chosen["diverged"].tolist() == [False, True]
+    setup = subject()
+    explain = lambda _, params, x: x + params["bias"]
+    one = functools.partial(
+        cladec_judged.attacked, {"map": explain}, setup.fn, 2, layer="map"
+    )
+    weights = {"network": setup.weights, "alphas": jnp.array([0.5, 0.0])}
+    image = jnp.asarray(setup.test["image"])
+    example = {"image": image[0], "other": image[1], "label": 0}
+    run = jax.jit(functools.partial(one, attack="random_best", radius=0.02))
+    rows = [
+        run(weights | {"map": chosen}, example, KEY, alpha=jnp.float32(alpha))
+        for alpha in (0.5, 0.0)
+    ]
+    assert [bool(row["stalled"]) for row in rows] == [False, True]
+
+
+@pytest.mark.slow
+def test_the_authors_classifier_is_trained_with_its_norms_alive(tmp_path):
+    """On halves of light and dark, in a few steps, and kept."""
+    draw, labels = np.random.default_rng(0), np.arange(64) % 2
+    bright = np.where(labels[:, None, None, None], 0.8, 0.2)
+    images = np.float32(bright + 0.1 * draw.normal(size=(64, 32, 32, 1)))
+    part = {"image": images, "label": labels}
+    config = dataclasses.replace(
+        SMALL, model=cladec_setup.AUTHORS, batch=16, classifier_epochs=4
+    )
+    model = models.StridedVGG(2)
+    weights = cladec_setup.own(config, model, part, tmp_path)
+    logits = jax.jit(jax.vmap(model.apply, (None, 0)))(weights, images)
+    assert np.mean(np.argmax(logits, axis=1) == labels) > 0.9
+    moved = weights["batch_stats"]["norm0"]["mean"]
+    assert np.any(moved != 0) and not np.any(np.isnan(moved))
+    again = cladec_setup.own(config, model, part, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, again, weights)
+
+
+def test_images_are_enlarged_as_the_authors_do():
+    config = dataclasses.replace(SMALL, image_size=16, train=2, test=2, enlarged=20)
+    config = dataclasses.replace(config, data="parts:4", gray=True)
+    small = dataclasses.replace(config, enlarged=None)
+    (large, _), (plain, _) = (
+        cladec_setup.both_splits(c, None) for c in (config, small)
+    )
+    rows = np.arange(20) * 16 // 20
+    assert large["image"].shape == (2, 20, 20, 1)
+    np.testing.assert_array_equal(large["image"], plain["image"][:, rows][:, :, rows])
 
 
 @pytest.mark.parametrize(
@@ -172,6 +236,30 @@ def test_every_configuration_passes_its_own_checks():
         cladec.check(config)
 
 
+NETWORKS = {
+    "parts": (classifier.network(classifier.CONFIGS["default"]), 64),
+    "parts_small": (classifier.network(classifier.CONFIGS["small"]), 32),
+    "cifar10_resnet20": (models.CifarResNet(20), 32),
+    "squeezenet1_1": (models.SqueezeNet(), 224),
+    "mobilenet_v2": (models.MobileNetV2(), 224),
+    cladec_setup.SMALL: (models.SmallClassifier(), 28),
+    cladec_setup.AUTHORS: (models.StridedVGG(), 32),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_layers_of_every_configuration_are_there(name):
+    model, size = NETWORKS[name]
+    x = jnp.zeros((size, size, 3))
+    like = jax.eval_shape(model.init, KEY, x)
+    weights = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    there = activations.layers(functools.partial(model.apply, weights), x)
+    for config in cladec.CONFIGS.values():
+        assert config.model != name or set(config.layers) <= set(there)
+    for config in xnn.CONFIGS.values():
+        assert config.model != name or config.layer in there
+
+
 def test_too_few_images_that_are_right_are_refused():
     setup = subject()
     setup.test["right"][:] = False
@@ -179,33 +267,69 @@ def test_too_few_images_that_are_right_are_refused():
         cladec.chosen(SMALL, setup)
 
 
+SUMS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.99, 0.999, 0.9999, 1.0)
+"""The alphas of the reproduction, whose squared errors are sums over 784 pixels."""
+
+
+def of_means(alpha):
+    """The alpha of a mean over pixels that weighs as this one of a sum."""
+    return alpha / (alpha + 784 * (1 - alpha))
+
+
 @pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.realdata
-def test_PEERS_F5_digits_have_the_shape_of_the_reproductions_table(tmp_path):
-    """Its rows for the dense layer, from 0 to 0.99 of a sum, with fewer digits."""
+@pytest.mark.parametrize(
+    ("name", "layer", "sums"),
+    [
+        ("mnist", "dense", SUMS),
+        ("mnist", "conv", SUMS[::6]),
+        ("fashion", "dense", SUMS[::6]),
+        ("fashion", "conv", SUMS[::6]),
+    ],
+)
+def test_PEERS_F5_decoders_have_the_shape_of_the_reproductions_table(
+    name, layer, sums, tmp_path
+):
+    """All ten of its alphas where they are cheapest, else 0 and 0.99; fewer images."""
     config = dataclasses.replace(
-        cladec.CONFIGS["mnist"],
-        **{"layers": ("dense",), "alphas": (0.0, 0.1121), "seeds": 1},
+        cladec.CONFIGS[name],
+        **{"layers": (layer,), "alphas": tuple(map(of_means, sums)), "seeds": 1},
         **{"train": 800, "test": 200, "linear": False, "evaluate": False},
     )
     setup = cladec_setup.load(config, tmp_path)
-    assert setup.accuracy > 0.9
+    assert setup.accuracy > {"mnist": 0.9, "fashion": 0.75}[name]
     judges = {name: jnp.asarray(setup.test[name]) for name in ("image", "label")}
     judges["network"] = setup.weights
 
     def measured(kind):
-        found = cladec_training.trained(config, setup, "dense", kind, tmp_path)
-        explain = functools.partial(
-            cladec_training.explain, config, setup, "dense", kind
-        )
+        found = cladec_training.trained(config, setup, layer, kind, tmp_path)
+        explain = functools.partial(cladec_training.explain, config, setup, layer, kind)
         one = functools.partial(
-            cladec_judged.judged, explain, setup.fn, layer="dense", kind=kind
+            cladec_judged.judged, explain, setup.fn, layer=layer, kind=kind
         )
         members = {**found, "evaluated": np.zeros(len(found["seed"]), np.float32)}
-        return jax.jit(jax.vmap(one, (None, 0, None)))(judges, members, KEY)
+        rows = jax.jit(jax.vmap(one, (None, 0, None)))(judges, members, KEY)
+        return found, {name: np.asarray(values) for name, values in rows.items()}
 
-    ours, reference = measured("cladec"), measured("reference")
-    assert 1.2 * reference["rec"][0] < ours["rec"][0] < ours["rec"][1]
-    assert ours["ce"][1] < ours["ce"][0]
-    assert ours["accuracy"][1] > setup.accuracy - 0.05
+    (_, ours), (trained, reference) = measured("cladec"), measured("reference")
+    assert not np.any(ours["stalled"])
+    assert np.all(1.2 * reference["rec"] < ours["rec"])
+    at = {alpha: place for place, alpha in enumerate(sums)}
+    few = [
+        ours["rec"][at[alpha]] for alpha in sums if alpha in (0, 0.99, 0.999, 0.9999)
+    ]
+    assert few == sorted(few)  # the error rises with alpha
+    assert ours["ce"][at[0.99]] < ours["ce"][0]
+    assert ours["accuracy"][at[0.99]] > setup.accuracy - 0.05
+    # The reference has an encoder of its own, and the classifier stays as it was.
+    own, theirs = (
+        tree["params"]["conv1"]["kernel"]
+        for tree in (
+            cladec_training.pick(trained["params"]["encoder"], 0),
+            setup.weights,
+        )
+    )
+    assert own.shape == theirs.shape and np.mean(own == theirs) < 0.01
+    again = cladec_setup.load(config, tmp_path).weights
+    jax.tree.map(np.testing.assert_array_equal, again, setup.weights)

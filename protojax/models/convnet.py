@@ -140,8 +140,8 @@ class StridedVGG(nn.Module):
 
     Each is followed by a batch norm and the non-linearity; every one whose name has no
     letter behind its number halves the image, 32 pixels to one. Layers are named
-    `conv0`, `conv1`, `conv2a`, `conv2`, ... `conv4`. Dropout, which is for training
-    alone, is left out.
+    `conv0`, `conv1`, `conv2a`, `conv2`, ... `conv4`, and `flat`, the vector that they
+    decode by default. Dropout, which is for training alone, is left out.
 
     Attributes:
       classes: how many logits.
@@ -176,4 +176,5 @@ class StridedVGG(nn.Module):
                 h = conv(width, (3, 3), stride)(h)
                 h = self.act(norm(name=f"norm{number}{letter}")(h))
                 h = ad_checkpoint.checkpoint_name(h, name)
-        return nn.Dense(self.classes, name="head")(h.ravel())
+        h = ad_checkpoint.checkpoint_name(h.ravel(), "flat")
+        return nn.Dense(self.classes, name="head")(h)

@@ -78,7 +78,7 @@ def test_B4_the_authors_classifier_has_a_code_for_each_of_their_decoders():
     variables = jax.eval_shape(model.init, KEY, x)
     layers = {"conv4a": (2, 2, 512), "conv3": (2, 2, 256), "conv3a": (4, 4, 256)}
     layers |= {"conv2": (4, 4, 128), "conv2a": (8, 8, 128), "conv1": (8, 8, 64)}
-    layers |= {"conv4": (1, 1, 512), "conv0": (16, 16, 32)}
+    layers |= {"conv4": (1, 1, 512), "flat": (512,), "conv0": (16, 16, 32)}
     found = jax.eval_shape(
         lambda variables: activations.record(
             lambda z: model.apply(variables, z), [*layers]

@@ -33,7 +33,7 @@ NETWORKS = {
     "StridedVGG": (
         lambda: models.StridedVGG(classes=3),
         32,
-        [f"conv{name}" for name in ("0", "1", "2a", "2", "3a", "3", "4a", "4")],
+        [f"conv{i}" for i in ("0", "1", "2a", "2", "3a", "3", "4a", "4")] + ["flat"],
     ),
     "SqueezeNet": (
         lambda: models.SqueezeNet(classes=3),
