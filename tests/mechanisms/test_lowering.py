@@ -85,6 +85,31 @@ def test_many_convolutions_keep_their_values_and_derivatives(case):
     assert_convolution_is_kept(case)
 
 
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+@pytest.mark.parametrize("edges", [(-1, 1), (1, -1), (-1, -1)])
+def test_negative_padding_cuts_the_image(edges, dilation):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(1, 5, 4, 2)), jnp.float32)
+    w = jnp.asarray(rng.normal(size=(3, 2, 2, 3)), jnp.float32)
+    axes = ("NHWC", "HWIO", "NHWC")
+    cut = (*edges, dilation - 1)
+
+    def conv(x, w):
+        step = (dilation, dilation)
+        return lax.conv_general_dilated(
+            x, w, (1, 1), [edges, (2, 1)], step, dimension_numbers=axes
+        )
+
+    def by_hand(x, w):
+        x = lax.pad(
+            x, jnp.float32(0), [(0, 0, 0), cut, (2, 1, dilation - 1), (0, 0, 0)]
+        )
+        return lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=axes)
+
+    found = lowering.canonical(conv)(x, w)
+    np.testing.assert_allclose(found, by_hand(x, w), **close)
+
+
 @pytest.mark.parametrize(
     ("kind", "preferred"),
     [("int8", "int32"), ("bfloat16", "float32"), ("bfloat16", None)],

@@ -1,57 +1,21 @@
-"""The same function, fast on CPU.
-
-XLA's CPU back-end has slow spots: a convolution inside a loop runs as a naive nest of
-loops unless its layout is NHWC/HWIO; depthwise convolutions, grouped ones (as `vmap`
-over weights makes them) and the derivatives of max pooling are slow anywhere. The rules
-here re-emit each in a form that is not. They act on the traced, already differentiated
-function, so that they need no derivative rules and serve any order and any network.
-"""
+"""Convolutions in the form that XLA's CPU back-end is fast at."""
 
 import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from protojax.contracts import Array, Fn
+from protojax.contracts import Array
 from protojax.mechanisms import tracing
 
 UNROLL = 64
 """At most so many taps, positions or groups are written out one by one."""
-
-
-def canonical(fn: Fn) -> Fn:
-    """Return the same function in a form that is fast on CPU.
-
-    Apply it to what is run, after differentiation: to a gradient rather than to the
-    function that is differentiated, inside `jit`. Off CPU it gives `fn` back, as GPUs
-    and TPUs want the original form.
-
-    Args:
-      fn: any traceable function of arrays, in any structure.
-
-    Returns:
-      A function of the same values. Plain convolutions are equal to the bit; products
-      (1x1), depthwise and grouped convolutions sum in another order.
-
-    >>> import jax, jax.numpy as jnp
-    >>> gradient = jax.jit(canonical(jax.grad(lambda x: jnp.sum(x**3))))
-    >>> gradient(jnp.ones(2)).tolist()
-    [3.0, 3.0]
-    """
-
-    def lowered(*args, **kwargs):
-        if jax.default_backend() != "cpu":
-            return fn(*args, **kwargs)
-        return tracing.retrace(fn, RULES, equivalent=True)(*args, **kwargs)
-
-    return lowered
 
 
 class Window(NamedTuple):
@@ -86,6 +50,8 @@ def _convolution(eqn: tracing.Equation, lhs: Array, rhs: Array) -> list[Array]:
 
 
 def _convolve(x: Array, w: Array, window: Window) -> Array:
+    if any(min(edges) < 0 for edges in window.padding):
+        return _convolve(*_cropped(x, w, window))
     taps = math.prod(w.shape[:-2])
     positions = math.prod(_result_shape(x, w, window))
     if window.groups == x.shape[-1] > 1 and taps <= UNROLL:
@@ -108,11 +74,13 @@ def _convolve(x: Array, w: Array, window: Window) -> Array:
         )
         one = window._replace(batch_groups=1)
         return jnp.concatenate([_convolve(*part, one) for part in parts], axis=-1)
-    if window.groups == window.batch_groups == 1 and _unpadded(window):
-        if taps == 1:
+    if window.groups == window.batch_groups == 1:
+        if taps == 1 and _unpadded(window):
             return _pointwise(x, w, window)
         if positions == 1 and _undilated(window):
             return _pointwise_kernel_gradient(x, w, window)
+        if taps >= positions and _is_upsampling(window):
+            return _phases(x, w, window)
     spatial = "DHW"[-(x.ndim - 2) :]
     return lax.conv_general_dilated(
         x,
@@ -126,6 +94,14 @@ def _convolve(x: Array, w: Array, window: Window) -> Array:
         window.batch_groups,
         **window.options,
     )
+
+
+def _cropped(x: Array, w: Array, window: Window) -> tuple[Array, Array, Window]:
+    """Cut the image where padding is negative, for which XLA reads out of bounds."""
+    cuts = [(min(low, 0), min(high, 0)) for low, high in window.padding]
+    edges = [(max(low, 0), max(high, 0)) for low, high in window.padding]
+    x = _dilated(x, cuts, window.lhs_dilation)
+    return x, w, window._replace(padding=edges, lhs_dilation=[1] * len(edges))
 
 
 def _unpadded(window: Window) -> bool:
@@ -146,14 +122,67 @@ def _pointwise(x: Array, w: Array, window: Window) -> Array:
     return _strided(y, [0] * len(sizes), sizes, window.strides)
 
 
+def _is_upsampling(window: Window) -> bool:
+    """Whether zeros are put between pixels, and every position is looked at."""
+    plain = {*window.strides, *window.rhs_dilation} == {1}
+    return plain and not _undilated(window) and math.prod(window.lhs_dilation) <= UNROLL
+
+
+def _phases(x: Array, w: Array, window: Window) -> Array:
+    """A small result of a dilated image: one convolution for each phase of the result.
+
+    Kernel gradients of transposed convolutions are such. For results that are larger
+    than the kernel, XLA itself is as fast or faster.
+
+    Where `d - 1` zeros stand between pixels, position `d q + r` of the result meets
+    pixels through every d-th tap of the kernel only, the first of which is `(low - r) %
+    d`. None of the products with zeros is made.
+    """
+    shape = _result_shape(x, w, window)
+    counts = [-(-n // d) for n, d in zip(shape, window.lhs_dilation)]
+    phases = [
+        _phase(x, w, window, phase, counts)
+        for phase in itertools.product(*map(range, window.lhs_dilation))
+    ]
+    y = jnp.stack(phases).reshape(*window.lhs_dilation, *phases[0].shape)
+    # [d, e, N, q, p, C] -> [N, q, d, p, e, C] -> [N, q d, p e, C]
+    rank = len(counts)
+    pairs = [axis for i in range(rank) for axis in (rank + 1 + i, i)]
+    y = lax.transpose(y, (rank, *pairs, 2 * rank + 1))
+    sizes = [n * d for n, d in zip(counts, window.lhs_dilation)]
+    y = y.reshape(x.shape[0], *sizes, w.shape[-1])
+    return y[(slice(None), *(slice(n) for n in shape))]
+
+
+def _phase(
+    x: Array, w: Array, window: Window, phase: Sequence[int], counts: Sequence[int]
+) -> Array:
+    taps, padding = [], []
+    sizes = zip(
+        x.shape[1:-1], w.shape, counts, phase, window.padding, window.lhs_dilation
+    )
+    for n, k, count, r, (low, _), d in sizes:
+        first = (low - r) % d
+        here = range(first, k, d)
+        start = (r + first - low) // d  # of the first tap, at the first position
+        taps.append(slice(first, k, d))
+        padding.append((-start, start + count - 1 + len(here) - n))
+    w = w[tuple(taps)]
+    if w.size == 0:
+        return jnp.zeros((x.shape[0], *counts, w.shape[-1]), x.dtype)
+    plain = window._replace(padding=padding, lhs_dilation=[1] * len(counts))
+    return _convolve(x, w, plain)
+
+
 def _contract(x: Array, w: Array, window: Window) -> Array:
     w = w.reshape(w.shape[-2:])
     return lax.dot_general(x, w, (((x.ndim - 1,), (0,)), ((), ())), **window.options)
 
 
 def _pointwise_kernel_gradient(x: Array, w: Array, window: Window) -> Array:
-    """A kernel as large as the image: one product over pixels and channels."""
-    sizes = [(n - 1) * d + 1 for n, d in zip(w.shape, window.rhs_dilation)]
+    """A kernel that lies in one place: one product over pixels and channels."""
+    sizes = [(n - 1) * d + 1 for n, d in zip(w.shape[:-2], window.rhs_dilation)]
+    x = _dilated(x, window.padding, [1] * len(sizes))
     x = _strided(x, [0] * len(sizes), sizes, window.rhs_dilation)
     contracted = (tuple(range(1, x.ndim)), tuple(range(w.ndim - 1)))
     y = lax.dot_general(x, w, (contracted, ((), ())), **window.options)
@@ -229,113 +258,5 @@ def _strided(x: Array, starts: Sequence, spans: Sequence, strides: Sequence) -> 
     )
 
 
-def _pool(eqn: tracing.Equation, operand: Array) -> list[Array] | Any:
-    """The maxima of max pooling, from the same pass as its winners."""
-    if not _is_small(eqn.params) or not jnp.issubdtype(operand.dtype, jnp.floating):
-        return NotImplemented
-    return [_winners(operand, eqn.params)[0]]
-
-
-def _pool_tangent(
-    eqn: tracing.Equation, tangent: Array, operand: Array
-) -> list[Array] | Any:
-    """Take each window's tangent at its first maximum."""
-    p = eqn.params
-    if p["select_prim"].name != "ge" or not _is_small(p):
-        return NotImplemented
-    _, winner = _winners(operand, p)
-    total = jnp.zeros(winner.shape, tangent.dtype)
-    for number, value in enumerate(_taps(tangent, 0, p, winner.shape)):
-        total = jnp.where(winner == number, value, total)
-    return [total]
-
-
-def _pool_gradient(
-    eqn: tracing.Equation, cotangent: Array, operand: Array
-) -> list[Array] | Any:
-    """Give each window's cotangent to its first maximum, gathered by the pixels."""
-    p = eqn.params
-    if p["select_prim"].name != "ge" or not _is_small(p):
-        return NotImplemented
-    window, strides = p["window_dimensions"], p["window_strides"]
-    _, winner = _winners(operand, p)
-    # In the padded image, pixel q * stride + phase hears from the windows that start at
-    # (q - shift) * stride, through their tap shift * stride + phase.
-    reach = [-(-k // s) for k, s in zip(window, strides)]
-    counts = [n + r - 1 for n, r in zip(winner.shape, reach)]
-    zero = jnp.zeros((), cotangent.dtype)
-    edges = [(r - 1, r - 1, 0) for r in reach]
-    winner, given = (
-        lax.pad(winner, jnp.int32(-2), edges),
-        lax.pad(cotangent, zero, edges),
-    )
-    total = jnp.zeros(_pairs(counts, strides), cotangent.dtype)
-    for shift in itertools.product(*map(range, reach)):
-        starts = [r - 1 - h for r, h in zip(reach, shift)]
-        stops = [start + n for start, n in zip(starts, counts)]
-        taps = _tap_numbers(shift, window, strides)
-        wins = _spread(lax.slice(winner, starts, stops)) == taps
-        total += jnp.where(wins, _spread(lax.slice(given, starts, stops)), 0)
-    pixels = total.reshape([n * s for n, s in zip(counts, strides)])
-    edges = [
-        (-low, n + low - size, 0)
-        for (low, _), n, size in zip(p["padding"], operand.shape, pixels.shape)
-    ]
-    return [lax.pad(pixels, zero, edges)]
-
-
-def _tap_numbers(shift: Sequence, window: Sequence, strides: Sequence) -> Array:
-    """Of the taps shift * stride + phase, for all phases; -1 outside of the window."""
-    shape = _pairs([1] * len(strides), strides)
-    number, inside = jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool)
-    for axis, (h, k, s) in enumerate(zip(shift, window, strides)):
-        tap = h * s + lax.broadcasted_iota(jnp.int32, shape, 2 * axis + 1)
-        number, inside = number * k + tap, inside & (tap < k)
-    return jnp.where(inside, number, -1)
-
-
-def _winners(operand: Array, params: Mapping) -> tuple[Array, Array]:
-    """Each window's maximum and the number of the tap that has it first."""
-    keys = ("window_dimensions", "window_strides", "padding")
-    sizes = zip(operand.shape, *(params[k] for k in keys))
-    shape = [(n + low + high - k) // s + 1 for n, k, s, (low, high) in sizes]
-    taps = _taps(operand, -jnp.inf, params, shape)
-    best, winner = next(taps), jnp.zeros(shape, jnp.int32)
-    for number, value in enumerate(taps, 1):
-        better = ~(value <= best) & (best == best)  # a NaN stays
-        best = jnp.where(better, value, best)
-        winner = jnp.where(better, number, winner)
-    return best, winner
-
-
-def _taps(x: Array, fill: float, params: Mapping, shape: Sequence[int]) -> Iterator:
-    """What all windows see through their first tap, their second, ..."""
-    edges = [(low, high, 0) for low, high in params["padding"]]
-    x = lax.pad(x, jnp.asarray(fill, x.dtype), edges)
-    strides = params["window_strides"]
-    for tap in itertools.product(*map(range, params["window_dimensions"])):
-        stops = [t + (n - 1) * s + 1 for t, n, s in zip(tap, shape, strides)]
-        yield lax.slice(x, tap, stops, strides)
-
-
-def _is_small(params: Mapping) -> bool:
-    dilations = (params.get(k, ()) for k in ("base_dilation", "window_dilation"))
-    undilated = all(d == 1 for dilation in dilations for d in dilation)
-    return undilated and math.prod(params["window_dimensions"]) <= UNROLL
-
-
-def _spread(x: Array) -> Array:
-    return x.reshape(_pairs(x.shape, [1] * x.ndim))
-
-
-def _pairs(a: Sequence[int], b: Sequence[int]) -> list[int]:
-    return [size for pair in zip(a, b) for size in pair]
-
-
-RULES: dict[str, Callable] = {
-    "conv_general_dilated": _convolution,
-    "reduce_window_max": _pool,
-    "select_and_scatter_add": _pool_gradient,
-    "select_and_gather_add": _pool_tangent,
-}
-"""What `canonical` replaces, by primitive."""
+RULES = {"conv_general_dilated": _convolution}
+"""By primitive."""
