@@ -109,7 +109,7 @@ def pushed(net: protopnet.PrototypeHead, params: Any, x: Array, y: Array) -> Arr
         y,
         jnp.arange(len(y)),
         k=1,
-        owners=jnp.asarray(net.owners),
+        owners=net.owners,
     )
     return found.patch[:, 0]
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -72,7 +71,7 @@ def nearest(
             batch["label"],
             batch["id"],
             k=k,
-            owners=jnp.asarray(network.head.owners) if own else None,
+            owners=network.head.owners if own else None,
         )
         return prototypes.merge(found, here)
 

@@ -42,7 +42,7 @@ def by_loops(latent, labels, found):
     return best, np.stack(patches)
 
 
-@functools.partial(jax.jit, static_argnames="k")
+@functools.partial(jax.jit, static_argnames=("owners", "k"))
 def of_batch(latent, found, labels, images, owners, k):
     return prototypes.nearest(latent, found, labels, images, k=k, owners=owners)
 
@@ -50,7 +50,6 @@ def of_batch(latent, found, labels, images, owners, k):
 def gone_through(latent, labels, found, *, sizes, k=1, owners=OWNERS, order=None):
     total = prototypes.none_found(jnp.asarray(found), k=k)
     images = np.arange(len(latent)) if order is None else order
-    owners = None if owners is None else jnp.array(owners)
     for size in sizes:
         now, images = images[:size], images[size:]
         here = of_batch(latent[now], found, labels[now], now, owners, k)
@@ -91,11 +90,11 @@ def test_dossier_8_push_does_not_depend_on_batches_or_their_order():
 
 def test_push_is_spread_over_devices_without_a_change():
     latent, labels, found = data_set(ties=True)
-    one = of_batch(latent[:8], found, labels[:8], np.arange(8), jnp.array(OWNERS), 2)
+    one = of_batch(latent[:8], found, labels[:8], np.arange(8), OWNERS, 2)
     mesh = jax.sharding.Mesh(jax.local_devices(), ("data",))
     spread = jax.NamedSharding(mesh, jax.P("data"))
     parts = [jax.device_put(a, spread) for a in (latent[:8], labels[:8], np.arange(8))]
-    several = of_batch(parts[0], found, *parts[1:], jnp.array(OWNERS), 2)
+    several = of_batch(parts[0], found, *parts[1:], OWNERS, 2)
     jax.tree.map(np.testing.assert_array_equal, one, several)
 
 
@@ -157,12 +156,29 @@ def test_a_count_below_one_is_refused():
         prototypes.nearest(latent, found, labels, np.arange(11), k=0)
 
 
+def test_classes_may_have_different_numbers_of_prototypes():
+    latent, labels, found = data_set(ties=False)
+    uneven = (2, 0, 0, 2, 0, 4)  # none of class 1 or 3, and no image of class 4
+    total = gone_through(latent, labels, found, sizes=[4, 7], owners=uneven)
+    least = np.sum((latent[..., None, :] - found.astype(np.float64)) ** 2, -1).min(
+        (1, 2)
+    )
+    least[labels[:, None] != np.array(uneven)] = np.inf
+    np.testing.assert_allclose(total.distance[:, 0], least.min(axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(total.image[:5, 0], least.argmin(axis=0)[:5])
+    assert total.image[5, 0] == -1
+    total = gone_through(latent, labels, found, sizes=[11], k=6, owners=(0,) * 6)
+    assert set(total.label.ravel().tolist()) == {0, -1}
+    with pytest.raises(ValueError, match="`owners` names the classes of 2 prototypes"):
+        gone_through(latent, labels, found, sizes=[11], owners=(0, 1))
+
+
 def test_peers_e5_orthogonal_features_are_their_own_prototypes():
     """PEERS E5: push is the identity, and similarity is largest at the right place."""
     latent = jnp.eye(12).reshape(1, 3, 4, 12)
     found = jnp.eye(12)
     owners, one = (0,) * 12, jnp.zeros(1, jnp.int32)
-    near = prototypes.nearest(latent, found, one, one, k=1, owners=jnp.zeros(12))
+    near = prototypes.nearest(latent, found, one, one, k=1, owners=owners)
     np.testing.assert_array_equal(prototypes.push(near, owners), found)
     rows, columns = np.divmod(np.arange(12), 4)
     np.testing.assert_array_equal(near.cell[:, 0], np.stack([rows, columns], axis=1))

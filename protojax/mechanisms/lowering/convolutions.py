@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -258,5 +258,5 @@ def _strided(x: Array, starts: Sequence, spans: Sequence, strides: Sequence) -> 
     )
 
 
-RULES = {"conv_general_dilated": _convolution}
+RULES: dict[str, Callable] = {"conv_general_dilated": _convolution}
 """By primitive."""

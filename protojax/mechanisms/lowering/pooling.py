@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -118,7 +118,7 @@ def _pairs(a: Sequence[int], b: Sequence[int]) -> list[int]:
     return [size for pair in zip(a, b) for size in pair]
 
 
-RULES = {
+RULES: dict[str, Callable] = {
     "reduce_window_max": _maxima,
     "select_and_scatter_add": _gradient,
     "select_and_gather_add": _tangent,

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from protojax.contracts import Array, ArrayLike
+from protojax.contracts import Array
 from protojax.mechanisms import ascent
 
 
@@ -76,7 +76,7 @@ def nearest(
     images: Array,
     *,
     k: int,
-    owners: ArrayLike | None = None,
+    owners: Sequence[int] | None = None,
 ) -> Nearest:
     """Look for the nearest images of each prototype in a batch.
 
@@ -90,14 +90,14 @@ def nearest(
       images: `[N]` their numbers, each another one; below zero for what is no image but
         fills the batch.
       k: how many images for each prototype.
-      owners: `[P]` the class of each prototype: only images of that class are looked
-        at. None looks at all.
+      owners: `[P]` the class of each prototype: each image is compared with those of
+        its own class alone. None compares it with all.
 
     Returns:
       What is nearest in this batch.
 
     Raises:
-      ValueError: for k below one.
+      ValueError: for k below one; for owners whose number is not the prototypes'.
 
     >>> latent = jnp.array([[[[0.0], [1.0]]], [[[3.0], [4.0]]]])
     >>> ids = jnp.arange(2)
@@ -110,14 +110,18 @@ def nearest(
     ascent.check_count("k", k)
     (count, _, columns, depth), num = latent.shape, len(prototypes)
     patches = latent.reshape(count, -1, 1, depth)
-    distances = jnp.sum((patches - prototypes[None, None]) ** 2, axis=-1)
-    least = jnp.min(distances, axis=1)
-    if owners is not None:
-        own = jnp.asarray(owners)[None] == labels[:, None]
-        least = jnp.where(own, least, jnp.inf)
+    if owners is None:
+        least, place = _least(patches, prototypes[None])
+    else:
+        mine = _mine(owners, num).at[labels].get(mode="fill", fill_value=num)
+        own_least, own_place = _least(patches, prototypes[mine.clip(0, num - 1)])
+        rows = jnp.arange(count)[:, None]
+        least = jnp.full((count, num), jnp.inf, own_least.dtype)
+        least = least.at[rows, mine].set(own_least, mode="drop")
+        place = jnp.zeros((count, num), own_place.dtype)
+        place = place.at[rows, mine].set(own_place, mode="drop")
     left_out = jnp.isnan(least) | (images < 0)[:, None]
     least = jnp.where(left_out, jnp.inf, least)
-    place = jnp.argmin(distances, axis=1)
     order = _order(least.T, jnp.broadcast_to(images[None], (num, count)), k)
     taken = order.clip(0, count - 1)
     where = jnp.take_along_axis(place.T, taken, axis=1)
@@ -174,8 +178,9 @@ def push(found: Nearest, owners: Sequence[int]) -> Array:
       Chen et al., This Looks Like That, 2019, section 2.2 and equation 4.
 
     >>> latent = jnp.array([[[[0.0], [1.0]]], [[[3.0], [4.0]]]])
-    >>> own, ids = jnp.array([0, 1]), jnp.arange(2)
-    >>> found = nearest(latent, jnp.array([[2.5], [2.5]]), own, ids, k=1, owners=own)
+    >>> ids = jnp.arange(2)
+    >>> vectors = jnp.array([[2.5], [2.5]])
+    >>> found = nearest(latent, vectors, ids, ids, k=1, owners=(0, 1))
     >>> push(found, (0, 1)).ravel().tolist()
     [1.0, 3.0]
     """
@@ -222,6 +227,30 @@ def prune(found: Nearest, owners: Sequence[int], *, needed: int = 3) -> Array:
         )
     same = found.label == jnp.asarray(owners)[:, None]
     return jnp.sum(same, axis=1) >= needed
+
+
+def _least(patches: Array, prototypes: Array) -> tuple[Array, Array]:
+    """Distance and place of the patch nearest to each prototype, of each image.
+
+    Patches are `[N, h w, 1, D]`, prototypes `[N or 1, p, D]`; results `[N, p]`.
+    """
+    distances = jnp.sum((patches - prototypes[:, None]) ** 2, axis=-1)
+    return jnp.min(distances, axis=1), jnp.argmin(distances, axis=1)
+
+
+def _mine(owners: Sequence[int], num: int) -> Array:
+    """`[K, p]` the prototypes of each class; `num`, which is none, fills the rows."""
+    if len(owners) != num:
+        raise ValueError(
+            f"`owners` names the classes of {len(owners)} prototypes, and there are "
+            f"{num}: name one for each"
+        )
+    of = np.asarray(owners)
+    rows = [np.flatnonzero(of == c) for c in range(of.max() + 1)]
+    table = np.full((len(rows), max(map(len, rows))), num)
+    for row, members in zip(table, rows, strict=True):
+        row[: len(members)] = members
+    return jnp.asarray(table)
 
 
 def _order(distance: Array, image: Array, k: int) -> Array:
