@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; nothing is loaded
         attacks as attacks,
         attributions as attributions,
         cladec as cladec,
+        generation as generation,
         influence as influence,
         metrics as metrics,
         objectives as objectives,
@@ -60,6 +61,7 @@ _MODULES = {
     "influence": "methods",  # which training examples a prediction leans on
     "prototypes": "methods",  # this looks like that: ProtoPNet
     "cladec": "methods",  # what a layer knows, as an image decoded from it
+    "generation": "methods",  # what a network looks for, as an image
     "srae": "methods",  # explanation networks: a layer in a few x-features
     # models: the only import of Flax
     "models": "",

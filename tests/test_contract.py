@@ -129,6 +129,7 @@ def objectives_at(fn, x):
             "center_distance": objectives.center_distance(seen, jnp.zeros(2)),
             "target_map": objectives.target_map(seen, a[::-1]),
             "logit": objectives.logit(scores, y),
+            "probability": objectives.probability(scores, y),
             "cross_entropy": objectives.cross_entropy(scores, y),
             "margin": objectives.margin(scores, y),
             "prototype_moved": objectives.prototype_moved(
@@ -142,7 +143,7 @@ def objectives_at(fn, x):
 
 
 OBJECTIVES = {"linear", "top_k", "mass_center", "center_distance", "target_map"}
-OBJECTIVES |= {"logit", "cross_entropy", "margin"}
+OBJECTIVES |= {"logit", "probability", "cross_entropy", "margin"}
 OBJECTIVES |= {"prototype_moved", "prototype_absent"}
 
 

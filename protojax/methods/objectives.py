@@ -163,6 +163,23 @@ def logit(fn: Fn, y: ArrayLike) -> Objective:
     return lambda x: metrics.class_entry(fn(x), y)
 
 
+def probability(fn: Fn, y: ArrayLike) -> Objective:
+    """The probability of a class, which also falls where others rise.
+
+    Args:
+      fn: the model, `[H, W, C] -> [K]` logits.
+      y: `[]` the class.
+
+    Returns:
+      The objective; it raises a ValueError if there is no such class.
+
+    >>> import jax.numpy as jnp
+    >>> float(probability(lambda x: jnp.zeros(4), 0)(jnp.zeros((1, 1, 1))))
+    0.25
+    """
+    return lambda x: metrics.confidence(fn, x, y)
+
+
 def cross_entropy(fn: Fn, y: ArrayLike) -> Objective:
     """The loss of a class: climbing it is the untargeted attack on the prediction.
 

@@ -20,10 +20,12 @@ from protojax.mechanisms.images.transforms import (
     affine,
     gaussian_blur,
     jitter,
+    magnitude,
     random_affine,
     resize,
     resize_nearest,
     total_variation,
+    window,
     window_means,
 )
 
@@ -36,11 +38,13 @@ __all__ = [
     "jitter",
     "jpeg",
     "jpeg_tables",
+    "magnitude",
     "random_affine",
     "random_jpeg",
     "resize",
     "resize_nearest",
     "straight_through_round",
     "total_variation",
+    "window",
     "window_means",
 ]

@@ -228,11 +228,72 @@ def total_variation(x: Array) -> Array:
     """
     checks.check_axes("x", x, "H", "W", "C")
     down, right = x[1:] - x[:-1], x[:, 1:] - x[:, :-1]
-    return jnp.sum(_size(down)) + jnp.sum(_size(right))
+    return jnp.sum(magnitude(down)) + jnp.sum(magnitude(right))
 
 
-def _size(difference: Array) -> Array:
+def magnitude(difference: Array) -> Array:
+    """The absolute value, whose derivative at zero is zero (that of `abs` is one).
+
+    Args:
+      difference: `[...]`.
+
+    Returns:
+      `[...]`.
+
+    >>> import jax
+    >>> float(magnitude(-2.0)), float(jax.grad(magnitude)(0.0))
+    (2.0, 0.0)
+    """
     return difference * jnp.sign(jax.lax.stop_gradient(difference))
+
+
+def window(x: Array, center: Array, side: ArrayLike, *, size: Sequence[int]) -> Array:
+    """Cut out a square and resize it, bilinearly; where it leaves the image is zero.
+
+    Its first and last pixels are read at its edges, without antialiasing, as
+    `crop_and_resize` does.
+
+    Args:
+      x: `[H, W, C]` the image.
+      center: `[2]` row and column of its center, as shares of height and width.
+      side: `[]` its side, as a share of both.
+      size: height and width of what comes out.
+
+    Returns:
+      `[H', W', C]`.
+
+    Raises:
+      ValueError: if the size is not two positive numbers.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[[1.0], [2.0], [3.0]]])
+    >>> window(x, jnp.array([0.5, 0.5]), 1.0, size=(1, 5)).ravel().tolist()
+    [1.0, 1.5, 2.0, 2.5, 3.0]
+    """
+    checks.check_axes("x", x, "H", "W", "C")
+    chex.assert_shape(center, (2,))
+    _check_size(size)
+    for axis, count in enumerate(size):
+        step = np.linspace(-0.5, 0.5, count) if count > 1 else np.zeros(1)
+        at = (center[axis] + side * step) * (x.shape[axis] - 1)
+        x = _read_lines(x, at.astype(x.dtype), axis)
+    return x
+
+
+def _read_lines(x: Array, at: Array, axis: int) -> Array:
+    """Between the lines of an axis, at `[N]` places; zero outside."""
+    first = jnp.floor(at)
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    share = (at - first).reshape(shape)
+
+    def line(number: Array) -> Array:
+        return jnp.take(x, number, axis=axis, mode="fill", fill_value=0)
+
+    # Lines are counted from the end, too, where they are below zero.
+    number = jnp.where(first < 0, x.shape[axis], first).astype(jnp.int32)
+    after = jnp.where(first < -1, x.shape[axis], first + 1).astype(jnp.int32)
+    return (1 - share) * line(number) + share * line(after)
 
 
 def _interpolate(plane: Array, source: Array) -> Array:

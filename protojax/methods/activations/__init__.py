@@ -4,6 +4,7 @@ Everything here is a set of rules over the traced function, so that it works on 
 function as on a module of Flax or Equinox:
 
 - `surrogate`: put another non-linearity in the place of every ReLU;
+- `overrides`: other backward passes of ReLUs;
 - `recording`: look at layers by name, and set them;
 - `backward`: walk a function backwards by rules of one's own;
 - `rescale`: the rules of DeepLIFT;
@@ -13,6 +14,7 @@ function as on a module of Flax or Equinox:
 
 from protojax.methods.activations.backward import BackwardRule, Site, propagate
 from protojax.methods.activations.excited import contrastive, excitation
+from protojax.methods.activations.overrides import guided, redirected
 from protojax.methods.activations.recording import intervene, layers, record
 from protojax.methods.activations.relevance import (
     Layer,
@@ -34,7 +36,6 @@ from protojax.methods.activations.rescale import (
 from protojax.methods.activations.surrogate import (
     NoReLU,
     agreement,
-    guided,
     replace,
     sharpness,
     softplus,
@@ -59,6 +60,7 @@ __all__ = [
     "multipliers",
     "propagate",
     "record",
+    "redirected",
     "relevances",
     "replace",
     "sharpness",

@@ -6,7 +6,7 @@ weights and softplus in the place of every ReLU.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import chex
@@ -92,48 +92,7 @@ def replace(fn: Fn, act: Callable[[Array], Array]) -> Fn:
     >>> print(f"{jax.grad(twin)(0.0):.1f}")
     1.0
     """
-    return _swap(fn, act, lambda z, top: act(z) - act(z - top))
-
-
-def guided(fn: Fn) -> Fn:
-    """Return `fn` with the backward pass of guided backpropagation.
-
-    At each ReLU, only what is positive in the forward *and* in the backward pass goes
-    down. Values stay as they are.
-
-    Args:
-      fn: any traceable function.
-
-    Returns:
-      A function like `fn`, whose `jax.grad` is guided.
-
-    Raises:
-      NoReLU: (when called) `fn` holds no ReLU.
-
-    References:
-      Springenberg et al., Striving for simplicity: the all convolutional net, 2015.
-
-    >>> import jax
-    >>> float(jax.grad(guided(lambda z: -jax.nn.relu(z)))(1.0))
-    0.0
-    """
-    return _swap(fn, lambda z: _guided(z, np.inf), _guided)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _guided(z, top):
-    return jnp.clip(z, 0, top)
-
-
-def _guided_forward(z, top):
-    return _guided(z, top), z
-
-
-def _guided_backward(top, z, message):
-    return (jnp.where((z > 0) & (z < top), jax.nn.relu(message), 0),)
-
-
-_guided.defvjp(_guided_forward, _guided_backward)
+    return swap(fn, act, lambda z, top: act(z) - act(z - top))
 
 
 def sharpness(fn: Fn, x: Array, *, c: ArrayLike = 30.0) -> Array:
@@ -168,7 +127,7 @@ def sharpness(fn: Fn, x: Array, *, c: ArrayLike = 30.0) -> Array:
         units.append(jnp.abs(z))
         return jnp.clip(z, 0, top)
 
-    _swap(lambda x: program.run(x)[program.inputs[0]], note, note, _WHOLE_LOOPS)(x)
+    swap(lambda x: program.run(x)[program.inputs[0]], note, note, _WHOLE_LOOPS)(x)
     return jax.lax.stop_gradient(jnp.asarray(c) / _median(units))
 
 
@@ -222,12 +181,35 @@ def _as_it_stands(eqn, *inputs):
 _WHOLE_LOOPS = dict.fromkeys(tracing.LOOPS, _as_it_stands)
 
 
-def _swap(fn, act, clipped, rules=None) -> Fn:
-    """Put `act(z)` for each ReLU, and `clipped(z, top)` for each ReLU6 and its like."""
+def swap(
+    fn: Fn,
+    act: Callable[[Array], Array],
+    clipped: Callable[[Array, float], Array],
+    rules: Mapping[str, tracing.Rule] | None = None,
+) -> Fn:
+    """Return `fn` with one function for each ReLU and another for each clipped one.
+
+    Args:
+      fn: any traceable function.
+      act: `z -> value`, for a ReLU.
+      clipped: `(z, top) -> value`, for a ReLU6 and its like.
+      rules: further rules for the walk.
+
+    Returns:
+      A function like `fn`.
+
+    Raises:
+      NoReLU: (when called) `fn` holds no ReLU.
+
+    >>> import jax
+    >>> leaky = swap(jax.nn.relu, lambda z: 0.5 * z, lambda z, top: z)
+    >>> float(leaky(-2.0))
+    -1.0
+    """
 
     def swapped(*args, **kwargs):
         found = _Found(act, clipped)
-        out = tracing.retrace(fn, found.rules() | (rules or {}))(*args, **kwargs)
+        out = tracing.retrace(fn, found.rules() | dict(rules or {}))(*args, **kwargs)
         if not found.count:
             raise NoReLU(
                 "found no ReLU to replace (neither `jax.nn.relu` nor a maximum with "

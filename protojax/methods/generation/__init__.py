@@ -1,0 +1,124 @@
+"""What a network looks for, as an image: prototypes and other feature visualizations.
+
+- `recipes`: whole methods to compare: `prototype`, `distill`, `maco`.
+- `climbing`: the climb that they share, the baseline, and what comes out.
+- `canvases`: what the image is made of: pixels, waves, phases; groups of images.
+- `units`: what is to be shown: channels, neurons, directions, layers, caricatures.
+- `losses`: uneven probabilities, high frequencies, blur, diversity.
+- `isolation`: which part of an image a score needs; images that may be transparent.
+- `colors`, `spectra`: decorrelated colors, and half spectra of images.
+"""
+
+from protojax.methods.generation.canvases import (
+    Canvas,
+    fourier,
+    fourier_params,
+    group,
+    phases,
+    pixels,
+)
+from protojax.methods.generation.climbing import (
+    Generated,
+    adam,
+    baseline,
+    climb,
+    generate,
+    raise_if_stalled,
+    transparency,
+)
+from protojax.methods.generation.colors import (
+    CORRELATION,
+    correlate,
+    decorrelate,
+    from_rgb,
+    to_rgb,
+)
+from protojax.methods.generation.isolation import isolate
+from protojax.methods.generation.losses import (
+    blur_penalty,
+    diversity,
+    high_frequency,
+    isotropic_high_frequency,
+    logit_variance,
+    probability_variance,
+    uniform_divergence,
+)
+from protojax.methods.generation.recipes import (
+    ARTICLE_DEGREES,
+    ARTICLE_SCALES,
+    LUCID_DEGREES,
+    LUCID_SCALES,
+    PRESETS,
+    distill,
+    distill_affine,
+    maco,
+    noisy_crop,
+    prototype,
+)
+from protojax.methods.generation.spectra import (
+    amplitudes,
+    hermitian,
+    inverse,
+    of_phase,
+    power_law,
+    template,
+)
+from protojax.methods.generation.units import (
+    caricature,
+    channel,
+    deepdream,
+    direction,
+    layer,
+    neuron,
+)
+
+__all__ = [
+    "ARTICLE_DEGREES",
+    "ARTICLE_SCALES",
+    "CORRELATION",
+    "LUCID_DEGREES",
+    "LUCID_SCALES",
+    "PRESETS",
+    "Canvas",
+    "Generated",
+    "adam",
+    "amplitudes",
+    "baseline",
+    "blur_penalty",
+    "caricature",
+    "channel",
+    "climb",
+    "correlate",
+    "decorrelate",
+    "deepdream",
+    "direction",
+    "distill",
+    "distill_affine",
+    "diversity",
+    "fourier",
+    "fourier_params",
+    "from_rgb",
+    "generate",
+    "group",
+    "hermitian",
+    "high_frequency",
+    "inverse",
+    "isolate",
+    "isotropic_high_frequency",
+    "layer",
+    "logit_variance",
+    "maco",
+    "neuron",
+    "noisy_crop",
+    "of_phase",
+    "phases",
+    "pixels",
+    "power_law",
+    "probability_variance",
+    "prototype",
+    "raise_if_stalled",
+    "template",
+    "to_rgb",
+    "transparency",
+    "uniform_divergence",
+]

@@ -1,0 +1,290 @@
+"""Climbs with a known end, and jobs that do not depend on their company."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from protojax import ascent, generation, images, objectives
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+SAME = lambda image: image
+SHAPE = (6, 5, 2)
+WEIGHTS = jnp.asarray(RNG.normal(size=SHAPE), jnp.float32)
+GRAY = jnp.full(SHAPE, 0.5)
+FIRST = jnp.asarray(RNG.normal(size=(60, 8)) / 4, jnp.float32)
+SECOND = jnp.asarray(RNG.normal(size=(8, 4)), jnp.float32)
+
+
+def fn(x):
+    return jnp.tanh(x.ravel() @ FIRST) @ SECOND
+
+
+def linear(x):
+    return jnp.sum(WEIGHTS * x)
+
+
+def test_oracle_7_4_a_linear_logit_ends_in_a_corner_of_the_box():
+    out = generation.generate(linear, generation.pixels(GRAY), steps=40)
+    np.testing.assert_array_equal(out.x, WEIGHTS > 0)
+    assert float(out.value) == pytest.approx(float(jnp.sum(jnp.maximum(WEIGHTS, 0))))
+    assert int(out.step) == 40 and not bool(out.stalled)
+    np.testing.assert_allclose(out.strength, 40 * jnp.abs(WEIGHTS), rtol=1e-5)
+    assert float(out.trace[0]) == pytest.approx(float(linear(GRAY)), abs=1e-4)
+
+
+def test_oracle_7_4_a_linear_logit_ends_on_the_edge_of_a_ball():
+    ball = ascent.within(GRAY, 0.1, norm="l2")
+    canvas = generation.pixels(GRAY)._replace(project=ball)
+    out = generation.generate(linear, canvas, steps=20, optimizer=optax.sgd(0.1))
+    edge = GRAY + 0.1 * WEIGHTS / jnp.linalg.norm(WEIGHTS)
+    np.testing.assert_allclose(out.x, edge, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "waves"])
+def test_oracle_7_4_every_canvas_leads_to_the_optimum_of_a_quadratic(kind):
+    height, width, _ = SHAPE
+    bend, smooth = 1.0, 0.5
+
+    def score(x):
+        down, across = x - jnp.roll(x, 1, 0), x - jnp.roll(x, 1, 1)
+        rough = jnp.sum(down**2) + jnp.sum(across**2)
+        return linear(x) - bend / 2 * jnp.sum(x**2) - smooth / 2 * rough
+
+    rows = 2 * np.pi * np.arange(height)[:, None, None] / height
+    columns = 2 * np.pi * np.arange(width)[None, :, None] / width
+    damping = bend + smooth * (4 - 2 * np.cos(rows) - 2 * np.cos(columns))
+    spectrum = np.fft.fft2(np.asarray(WEIGHTS, np.float64), axes=(0, 1))
+    best = np.fft.ifft2(spectrum / damping, axes=(0, 1)).real
+    canvas = generation.Canvas(lambda _: 0 * GRAY, SAME, SAME)
+    if kind == "waves":
+        canvas = generation.fourier(SHAPE, colors=SAME)
+    rate = optax.cosine_decay_schedule(0.1, 400)
+    out = generation.generate(
+        score, canvas, key=KEY, steps=400, optimizer=optax.adam(rate)
+    )
+    np.testing.assert_allclose(out.x, best, atol=2e-3)
+    highest = float(np.sum(np.asarray(WEIGHTS) * best)) / 2
+    assert float(out.value) == pytest.approx(highest, rel=1e-4)
+
+
+def test_oracle_7_4_the_baseline_is_the_nearest_point_of_equal_logits():
+    matrix = RNG.normal(size=(3, 12)) / 10
+    offset = RNG.normal(size=3) / 100
+    x0 = RNG.uniform(0.4, 0.6, size=(3, 4, 1))
+    net = lambda x: matrix.astype("f4") @ x.ravel() + offset.astype("f4")
+    centered = np.eye(3) - 1 / 3
+    step = np.linalg.pinv(centered @ matrix)
+    near = x0.ravel() - step @ (centered @ (matrix @ x0.ravel() + offset))
+    assert near.min() > 0 and near.max() < 1
+    start = jnp.asarray(x0, jnp.float32)
+    rate = 1.5 / np.linalg.norm(centered @ matrix, 2) ** 2
+    out = generation.baseline(
+        net,
+        start,
+        loss=generation.logit_variance,
+        optimizer=optax.sgd(rate),
+        steps=300,
+    )
+    np.testing.assert_allclose(out.x.ravel(), near, atol=1e-4)
+    evened = generation.baseline(net, start)
+    p = jax.nn.softmax(net(evened.x))
+    # Adam's last steps are no shorter than its first
+    assert float(jnp.max(jnp.abs(p - 1 / 3))) < 2e-3
+    assert float(evened.value) == pytest.approx(-float(jnp.var(p)), abs=1e-7)
+    assert float(evened.value) >= -float(jnp.var(jax.nn.softmax(net(start))))
+
+
+def test_oracle_7_4_a_bump_is_found_and_the_penalty_smooths_it():
+    target = jnp.asarray(RNG.uniform(size=SHAPE), jnp.float32)
+
+    @jax.jit
+    @jax.vmap
+    def at(weight):
+        return generation.generate(
+            lambda x: -jnp.sum((x - target) ** 2),
+            generation.pixels(GRAY),
+            steps=300,
+            optimizer=optax.adam(optax.cosine_decay_schedule(0.05, 300)),
+            penalty=lambda x: weight * generation.high_frequency(x),
+        )
+
+    found = at(jnp.array([0.0, 3.0, 10.0, 30.0]))
+    np.testing.assert_allclose(found.x[0], target, atol=2e-3)
+    rough = jax.vmap(generation.high_frequency)(found.x)
+    assert jnp.all(rough[1:] < rough[:-1]), rough
+    assert float(found.value[0]) > float(found.value[1])  # less penalty, more score
+
+
+def test_the_last_iterate_comes_out_or_the_best_under_select():
+    target = lambda x: -jnp.sum((x - 0.52) ** 2)
+    canvas = generation.pixels(GRAY)
+    last = generation.generate(target, canvas, steps=3)
+    best = generation.generate(target, canvas, steps=3, select=target)
+    np.testing.assert_allclose(best.value, target(best.x))
+    np.testing.assert_allclose(last.value, target(last.x))
+    assert int(last.step) == 3 and float(best.value) > float(last.value)
+    path = [target(GRAY)] + [
+        generation.generate(target, canvas, steps=n).value for n in (1, 2, 3)
+    ]
+    assert int(best.step) == int(np.argmax(path))
+
+
+job = jax.jit(
+    lambda root, y, number: generation.generate(
+        objectives.logit(fn, y),
+        generation.fourier(SHAPE),
+        key=jax.random.fold_in(root, number),
+        steps=6,
+        transform=functools.partial(generation.PRESETS["m"], fill=0.5),
+        penalty=generation.high_frequency,
+    )
+)
+
+
+@pytest.mark.optimized
+def test_oracle_7_9_jobs_do_not_depend_on_batch_order_or_devices():
+    numbers, classes = jnp.arange(8), jnp.arange(8) % 4
+    batched = jax.jit(jax.vmap(job, (None, 0, 0)))
+    together = batched(KEY, classes, numbers)
+    backwards = batched(KEY, classes[::-1], numbers[::-1])
+    np.testing.assert_array_equal(together.x, backwards.x[::-1])
+    halves = [batched(KEY, classes[i : i + 4], numbers[i : i + 4]) for i in (0, 4)]
+    # another batch is another program, whose sums are in another order
+    close = functools.partial(np.testing.assert_allclose, atol=2e-5)
+    close(together.x, jnp.concatenate([half.x for half in halves]))
+    close(together.x[3], job(KEY, 3, 3).x)
+    mesh = jax.make_mesh((4,), ("jobs",))
+    spread = jax.NamedSharding(mesh, jax.P("jobs"))
+    on_four = batched(KEY, *(jax.device_put(v, spread) for v in (classes, numbers)))
+    assert len(on_four.x.sharding.device_set) == 4
+    close(together.x, on_four.x)
+    assert not np.allclose(together.x[0], together.x[4], atol=1e-3)  # another seed
+
+
+@pytest.mark.optimized
+def test_oracle_7_9_the_scan_is_a_loop_in_python_and_snapshots_change_nothing():
+    steps, transform = 6, functools.partial(images.random_affine, fill=0.5)
+    score, canvas = objectives.logit(fn, 1), generation.fourier(SHAPE)
+    run = lambda steps: generation.generate(
+        score,
+        canvas,
+        key=KEY,
+        steps=steps,
+        transform=transform,
+        penalty=generation.high_frequency,
+    )
+    out = run(steps)
+    first, rest = jax.random.split(KEY)
+    params = canvas.start(first)
+    adam = generation.adam()
+    memory, strength = adam.init(params), 0
+
+    @jax.jit
+    def step(params, memory, key):
+        def climbed(params, extra):
+            image = canvas.render(params)
+            seen = score(transform(image + extra, key=key))
+            return seen - generation.high_frequency(image)
+
+        value, (slope, pixels) = jax.value_and_grad(climbed, (0, 1))(params, 0 * GRAY)
+        change, memory = adam.update(jax.tree.map(jnp.negative, slope), memory, params)
+        return optax.apply_updates(params, change), memory, value, jnp.abs(pixels)
+
+    for number in range(steps):
+        if number == 4:  # fewer steps are the beginning of more
+            np.testing.assert_allclose(run(4).x, canvas.render(params), atol=1e-5)
+        key = jax.random.fold_in(rest, number)
+        params, memory, value, pixels = step(params, memory, key)
+        strength += pixels
+        assert float(out.trace[number]) == pytest.approx(float(value), abs=1e-4)
+    np.testing.assert_allclose(out.x, canvas.render(params), atol=1e-5)
+    np.testing.assert_allclose(out.strength, strength, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(out.value, score(out.x), atol=1e-5)
+    jitted = jax.jit(lambda: run(steps))()
+    np.testing.assert_allclose(out.x, jitted.x, atol=1e-5)
+
+
+def test_several_draws_are_averaged():
+    seen = generation.generate(
+        linear,
+        generation.pixels(GRAY),
+        key=KEY,
+        steps=1,
+        draws=3,
+        transform=lambda x, *, key: jax.random.uniform(key) * x,
+    )
+    _, rest = jax.random.split(KEY)
+    keys = jax.random.split(jax.random.fold_in(rest, 0), 3)
+    mean = np.mean([jax.random.uniform(k) for k in keys])
+    assert float(seen.trace[0]) == pytest.approx(mean * float(linear(GRAY)), rel=1e-4)
+
+
+def test_a_group_that_must_differ_differs_more():
+    canvas = generation.group(generation.fourier(SHAPE), 3)
+    features = lambda x: jax.nn.relu(x.reshape(10, 6) @ FIRST[:6])
+
+    @jax.jit
+    @jax.vmap
+    def spread(weight):
+        def score(several):
+            shown = jnp.mean(jax.vmap(objectives.logit(fn, 1))(several))
+            apart = generation.diversity(jax.vmap(features)(several))
+            return shown + weight * apart
+
+        out = generation.generate(score, canvas, key=KEY, steps=60)
+        return generation.diversity(jax.vmap(features)(out.x))
+
+    alike, apart = spread(jnp.array([0.0, 5.0]))
+    assert float(apart) > float(alike) + 0.05
+
+
+def test_constant_scores_are_reported_even_where_the_penalty_moves():
+    start = jnp.asarray(RNG.uniform(size=SHAPE), jnp.float32)
+    constant = lambda x: jnp.sum(0 * x) + 3
+    climbed = functools.partial(
+        generation.generate,
+        constant,
+        generation.pixels(start),
+        steps=3,
+        penalty=generation.high_frequency,
+    )
+    with pytest.raises(ascent.Stalled, match="had no gradient at any step"):
+        climbed()
+    assert bool(jax.jit(climbed)().stalled)
+    broken = lambda x: jnp.log(jnp.sum(x - 0.6))
+    with pytest.raises(FloatingPointError, match="NaN before step 1 of 2"):
+        generation.generate(broken, generation.pixels(GRAY), steps=2)
+
+
+def test_bad_knobs_are_named():
+    climbed = functools.partial(generation.generate, linear, generation.pixels(GRAY))
+    turned = generation.PRESETS["s"]
+    refused = {
+        "`transform` is random: pass `key`": {"transform": turned},
+        "`steps` is 0": {"steps": 0},
+        "`steps` is -3": {"steps": -3},
+        "`redirect` is -1": {"redirect": -1},
+        "`draws` is 0": {"draws": 0, "transform": turned, "key": KEY},
+        "`draws` is 2: there is no `transform`": {"draws": 2},
+    }
+    for message, knobs in refused.items():
+        with pytest.raises(ValueError, match=message):
+            climbed(**knobs)
+    with pytest.raises(ValueError, match=r"outside of \[0.0, 1.0\]"):
+        generation.baseline(fn, 255 * GRAY)
+    with pytest.raises(ValueError, match="pass one example"):
+        generation.prototype(linear, GRAY[None], key=KEY)
+
+
+def test_what_mattered_little_is_drawn_transparent():
+    strength = jnp.asarray(RNG.uniform(size=(5, 4, 3)), jnp.float32)
+    mean = np.asarray(strength).mean(-1)
+    top = np.quantile(mean, 0.8)
+    found = generation.transparency(strength)
+    np.testing.assert_allclose(found, np.minimum(mean, top) / top, rtol=1e-5)
+    assert not generation.transparency(jnp.zeros((2, 2, 3))).any()
