@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from protojax import activations, attributions, metrics, objectives
+from protojax import activations, attributions, generation, metrics, objectives
 from tests import contract
 
 SIZE, RADIUS = contract.SIZE, contract.RADIUS
@@ -177,6 +177,29 @@ def test_objectives_keep_the_contract(net):
     there = jnp.where(kept["there"]["same"], jnp.sum(1 - BATCH, (1, 2, 3)), -jnp.inf)
     np.testing.assert_allclose(kept["here"], 0, atol=1e-4)
     np.testing.assert_allclose(kept["there"]["value"], there, rtol=1e-5)
+
+
+def test_visualizations_keep_the_contract(net):
+    kind, fn = net
+
+    def all_of(x):
+        score = objectives.logit(fn, jnp.argmax(fn(x)))
+        unit = generation.channel(fn, contract.LAYERS[kind], 1)
+        waves = generation.fourier(x.shape)
+        return (
+            generation.prototype(score, x, key=KEY, steps=2),
+            generation.generate(unit, waves, key=KEY, steps=2),
+        )
+
+    counted, traces = contract.counting(all_of)
+    program = jax.jit(jax.vmap(counted))
+    program(BATCH / 2)
+    shown = program(BATCH)
+    assert len(traces) == 1
+    for out in shown:
+        assert out.x.shape == out.strength.shape == BATCH.shape
+        assert jnp.all((out.x >= 0) & (out.x <= 1)) and not out.stalled.any()
+        assert out.trace.shape == (2, 2) and jnp.all(jnp.isfinite(out.trace))
 
 
 METRICS = {  # of two maps, and what they are of two equal ones

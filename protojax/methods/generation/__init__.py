@@ -33,7 +33,7 @@ from protojax.methods.generation.colors import (
     from_rgb,
     to_rgb,
 )
-from protojax.methods.generation.isolation import isolate
+from protojax.methods.generation.isolation import isolate, over, translucent
 from protojax.methods.generation.losses import (
     blur_penalty,
     diversity,
@@ -111,6 +111,7 @@ __all__ = [
     "neuron",
     "noisy_crop",
     "of_phase",
+    "over",
     "phases",
     "pixels",
     "power_law",
@@ -119,6 +120,7 @@ __all__ = [
     "raise_if_stalled",
     "template",
     "to_rgb",
+    "translucent",
     "transparency",
     "uniform_divergence",
 ]
