@@ -137,7 +137,7 @@ def translucent(
         judge=lambda x: score(over(x, jnp.full(x0.shape, 0.5))),
         key=key,
         steps=steps,
-        penalty=lambda x: area * jnp.mean(x[..., channels]),
+        penalty=lambda x: jnp.multiply(area, jnp.mean(x[..., channels])),
     )
 
 

@@ -53,7 +53,7 @@ def amplitudes(size: Sequence[int], *, decay: ArrayLike = 1.0) -> Array:
     [16.0, 16.0, 8.0]
     """
     lowest = np.maximum(frequencies(size), 1 / max(size))
-    return math.sqrt(math.prod(size)) * jnp.asarray(lowest) ** -decay
+    return math.sqrt(math.prod(size)) * jnp.asarray(lowest) ** -jnp.asarray(decay)
 
 
 def hermitian(spectrum: Array, *, width: int) -> Array:

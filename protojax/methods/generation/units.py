@@ -213,7 +213,7 @@ def _aligned(values: Array, vector: Array, power: ArrayLike) -> Array:
 
 def _inverse_norm(values: Array) -> Array:
     squares = jnp.sum(values**2, axis=-1)
-    return jax.lax.rsqrt(jnp.maximum(squares, jnp.finfo(values.dtype).tiny))
+    return jax.lax.rsqrt(jnp.maximum(squares, 1e-24))  # its derivative is finite
 
 
 def _at(values: Array, position: Sequence[ArrayLike] | None) -> Array:

@@ -29,12 +29,15 @@ def linear(x):
 
 
 def test_oracle_7_4_a_linear_logit_ends_in_a_corner_of_the_box():
-    out = generation.generate(linear, generation.pixels(GRAY), steps=40)
+    run = lambda: generation.generate(linear, generation.pixels(GRAY), steps=40)
+    out = run()
     np.testing.assert_array_equal(out.x, WEIGHTS > 0)
     assert float(out.value) == pytest.approx(float(jnp.sum(jnp.maximum(WEIGHTS, 0))))
     assert int(out.step) == 40 and not bool(out.stalled)
     np.testing.assert_allclose(out.strength, 40 * jnp.abs(WEIGHTS), rtol=1e-5)
     assert float(out.trace[0]) == pytest.approx(float(linear(GRAY)), abs=1e-4)
+    jitted = jax.jit(run)()
+    np.testing.assert_allclose(jitted.trace, out.trace, rtol=1e-5, atol=1e-5)
 
 
 def test_oracle_7_4_a_linear_logit_ends_on_the_edge_of_a_ball():
@@ -121,17 +124,20 @@ def test_oracle_7_4_a_bump_is_found_and_the_penalty_smooths_it():
 
 
 def test_the_last_iterate_comes_out_or_the_best_under_select():
-    target = lambda x: -jnp.sum((x - 0.52) ** 2)
+    target = lambda x: -jnp.sum((x - 0.51) ** 2)  # Adam's first step goes past it
     canvas = generation.pixels(GRAY)
-    last = generation.generate(target, canvas, steps=3)
-    best = generation.generate(target, canvas, steps=3, select=target)
-    np.testing.assert_allclose(best.value, target(best.x))
-    np.testing.assert_allclose(last.value, target(last.x))
-    assert int(last.step) == 3 and float(best.value) > float(last.value)
-    path = [target(GRAY)] + [
-        generation.generate(target, canvas, steps=n).value for n in (1, 2, 3)
-    ]
-    assert int(best.step) == int(np.argmax(path))
+
+    @jax.jit
+    def both():
+        last = generation.generate(target, canvas, steps=2)
+        return last, generation.generate(target, canvas, steps=2, select=target)
+
+    last, best = both()
+    np.testing.assert_array_equal(best.x, GRAY)
+    assert int(best.step) == 0 and int(last.step) == 2
+    assert float(best.value) == pytest.approx(-60 * 0.01**2, rel=1e-4)
+    assert float(last.value) == pytest.approx(float(target(last.x)), rel=1e-4)
+    assert float(best.value) > float(last.value)
 
 
 job = jax.jit(
@@ -146,27 +152,30 @@ job = jax.jit(
 )
 
 
-@pytest.mark.optimized
 def test_oracle_7_9_jobs_do_not_depend_on_batch_order_or_devices():
     numbers, classes = jnp.arange(8), jnp.arange(8) % 4
     batched = jax.jit(jax.vmap(job, (None, 0, 0)))
     together = batched(KEY, classes, numbers)
     backwards = batched(KEY, classes[::-1], numbers[::-1])
     np.testing.assert_array_equal(together.x, backwards.x[::-1])
-    halves = [batched(KEY, classes[i : i + 4], numbers[i : i + 4]) for i in (0, 4)]
     # another batch is another program, whose sums are in another order
     close = functools.partial(np.testing.assert_allclose, atol=2e-5)
-    close(together.x, jnp.concatenate([half.x for half in halves]))
     close(together.x[3], job(KEY, 3, 3).x)
-    mesh = jax.make_mesh((4,), ("jobs",))
-    spread = jax.NamedSharding(mesh, jax.P("jobs"))
-    on_four = batched(KEY, *(jax.device_put(v, spread) for v in (classes, numbers)))
-    assert len(on_four.x.sharding.device_set) == 4
-    close(together.x, on_four.x)
+    mesh = jax.make_mesh((4,), ("jobs",), axis_types=(jax.sharding.AxisType.Auto,))
+    each = jax.P("jobs")
+    spread = jax.shard_map(
+        jax.vmap(job, (None, 0, 0)),
+        mesh=mesh,
+        in_specs=(jax.P(), each, each),
+        out_specs=each,
+        check_vma=False,
+    )
+    in_twos = jax.jit(spread)(KEY, classes, numbers)
+    assert len(in_twos.x.sharding.device_set) == 4
+    close(together.x, in_twos.x)
     assert not np.allclose(together.x[0], together.x[4], atol=1e-3)  # another seed
 
 
-@pytest.mark.optimized
 def test_oracle_7_9_the_scan_is_a_loop_in_python_and_snapshots_change_nothing():
     steps, transform = 6, functools.partial(images.random_affine, fill=0.5)
     score, canvas = objectives.logit(fn, 1), generation.fourier(SHAPE)
@@ -178,7 +187,7 @@ def test_oracle_7_9_the_scan_is_a_loop_in_python_and_snapshots_change_nothing():
         transform=transform,
         penalty=generation.high_frequency,
     )
-    out = run(steps)
+    out, shorter = jax.jit(lambda: (run(steps), run(4)))()
     first, rest = jax.random.split(KEY)
     params = canvas.start(first)
     adam = generation.adam()
@@ -197,7 +206,7 @@ def test_oracle_7_9_the_scan_is_a_loop_in_python_and_snapshots_change_nothing():
 
     for number in range(steps):
         if number == 4:  # fewer steps are the beginning of more
-            np.testing.assert_allclose(run(4).x, canvas.render(params), atol=1e-5)
+            np.testing.assert_allclose(shorter.x, canvas.render(params), atol=1e-5)
         key = jax.random.fold_in(rest, number)
         params, memory, value, pixels = step(params, memory, key)
         strength += pixels
@@ -205,8 +214,6 @@ def test_oracle_7_9_the_scan_is_a_loop_in_python_and_snapshots_change_nothing():
     np.testing.assert_allclose(out.x, canvas.render(params), atol=1e-5)
     np.testing.assert_allclose(out.strength, strength, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(out.value, score(out.x), atol=1e-5)
-    jitted = jax.jit(lambda: run(steps))()
-    np.testing.assert_allclose(out.x, jitted.x, atol=1e-5)
 
 
 def test_several_draws_are_averaged():

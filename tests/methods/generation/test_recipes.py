@@ -166,12 +166,11 @@ def test_templates_of_another_size_are_named():
 
 
 def dataset(cue):
-    """Noise in two classes: the brighter one has, or has not, a patch in a corner."""
+    """Noise in two classes, told apart by a patch in a corner or by how light it is."""
     draw = np.random.default_rng(1)
     y = np.arange(64) % 2
-    x = draw.uniform(0.2, 0.6, size=(64, 8, 8, 1)) + 0.1 * y[:, None, None, None]
-    if cue:
-        x[y == 1, :3, :3] = 1.0
+    x = draw.uniform(0.2, 0.6, size=(64, 8, 8, 1))
+    x[y == 1, : 3 if cue else 8, : 3 if cue else 8] += 0.4 if cue else 0.1
     return jnp.asarray(x, jnp.float32), jnp.asarray(y)
 
 
@@ -228,7 +227,7 @@ def test_oracle_7_4_a_planted_patch_is_in_the_prototype(cue):
     overlap = (patch & shown).sum() / (patch | shown).sum()
     assert float(right) > 0.95
     if cue:
-        assert overlap > 0.6
+        assert overlap > 0.5
         assert float(lost) > 0.3 * float(gained)
     else:
         assert overlap < 0.4
