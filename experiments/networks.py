@@ -108,9 +108,9 @@ def correct(
             resize=network.resize,
             limit=limit,
         )
-        guesses = _guesses(look(network.weights, found["image"]), found["label"])
-        right = np.flatnonzero(guesses == found["label"])
-        if len(right) >= count or len(guesses) < limit:
+        guess = guesses(look(network.weights, found["image"]), found["label"])
+        right = np.flatnonzero(guess == found["label"])
+        if len(right) >= count or len(guess) < limit:
             break
         limit *= 2
     if not len(right):
@@ -118,12 +118,12 @@ def correct(
             f"no image of {source!r} ({split}) is classified correctly: do its labels"
             " count the classes as the network does, and are pixels in [0, 1]?"
         )
-    seen = (len(right), len(guesses), split)
+    seen = (len(right), len(guess), split)
     _log.info("%d of %d images (%s) are classified correctly", *seen)
     return {name: values[right[:count]] for name, values in found.items()}
 
 
-def _guesses(logits: Array, labels: np.ndarray) -> np.ndarray:
+def guesses(logits: Array, labels: np.ndarray) -> np.ndarray:
     """The classes that are seen, of logits `[N, K]` that can tell these labels."""
     broken = np.sum(~np.all(np.isfinite(logits), axis=1))
     if broken:
@@ -322,6 +322,13 @@ NAMES: dict[str, Callable[[], Network]] = {
         pretrained.mobilenet_v2, "imagenet_mobilenet_v2.npz", 224
     ),
     "mobilenet_v1_025": _mobilenet_v1,
+    "resnet18": _imagenet(
+        functools.partial(pretrained.imagenet_resnet, depth=18),
+        *("imagenet_resnet18.pth", 224),
+    ),
+    "inception_v1": _imagenet(
+        pretrained.inception_v1, "imagenet_inception_v1.pth", 224
+    ),
     "cifar10_resnet20": _cifar(20),
     "cifar10_resnet56": _cifar(56),
 }

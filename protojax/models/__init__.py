@@ -23,6 +23,7 @@ _MODULES = {
     "resnet",  # residual networks for CIFAR and ImageNet
     "vgg",  # VGG, with and without batch norm
     "densenet",  # densely connected networks
+    "inception",  # InceptionV1, that is GoogLeNet
     "squeezenet",  # SqueezeNet 1.1
     "mobilenet",  # MobileNet V1 and V2
     "vit",  # vision transformer
@@ -31,6 +32,7 @@ _MODULES = {
     "xnn",  # explanation networks on the units of a layer
     "layers",  # what they share
     "pretrained",  # weights from .npz, .safetensors and PyTorch files
+    "weightfiles",  # any of these files as arrays
     "torchfile",  # PyTorch's files, read without PyTorch and without running code
 }
 _NETWORKS = {
@@ -40,6 +42,7 @@ _NETWORKS = {
     "ResNet": "resnet",
     "VGG": "vgg",
     "DenseNet": "densenet",
+    "InceptionV1": "inception",
     "SqueezeNet": "squeezenet",
     "MobileNetV1": "mobilenet",
     "MobileNetV2": "mobilenet",

@@ -1,4 +1,4 @@
-"""What the networks share: how an image enters, and batch norm as PyTorch has it."""
+"""What the networks share: how images enter; norms and pools as PyTorch has them."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -78,3 +78,23 @@ def batch_norm(axis: str | None) -> Callable[..., nn.BatchNorm]:
         momentum=0.9,
         epsilon=1e-5,
     )
+
+
+def max_pool(h: Array, size: int, *, ceil_mode: bool = True) -> Array:
+    """Maxima of windows that are two places apart, as PyTorch takes them.
+
+    Args:
+      h: `[h, w, C]` maps.
+      size: side of a window, 2 or 3.
+      ceil_mode: whether a window that is partly beyond the lower or right edge counts.
+
+    Returns:
+      `[h', w', C]`.
+
+    >>> import jax.numpy as jnp
+    >>> h = jnp.arange(4.0).reshape(1, 4, 1).repeat(3, 0)
+    >>> max_pool(h, 3)[0, :, 0].tolist(), max_pool(h, 3, ceil_mode=False).shape
+    ([2.0, 3.0], (1, 1, 1))
+    """
+    over = [(0, (side - size) % 2 if ceil_mode else 0) for side in h.shape[:2]]
+    return nn.max_pool(h, (size, size), strides=(2, 2), padding=over)

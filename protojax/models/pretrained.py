@@ -9,13 +9,8 @@ and timm gave theirs, so a network needs a map only where its own names are bett
 """
 
 import functools
-import importlib
-import os
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
@@ -26,16 +21,18 @@ import numpy as np
 from protojax import contracts
 from protojax.models import (
     densenet,
+    inception,
     mobilenet,
     resnet,
     squeezenet,
-    torchfile,
     vgg,
     vit,
+    weightfiles,
 )
 
 PyTree = contracts.PyTree
-Path = str | os.PathLike[str]
+Path = weightfiles.Path
+read = weightfiles.read
 
 
 def squeezenet1_1(path: Path) -> tuple[squeezenet.SqueezeNet, PyTree]:
@@ -171,6 +168,28 @@ def imagenet_densenet(path: Path, *, depth: int) -> tuple[densenet.DenseNet, PyT
     return model, load(path, model, image_size=224, rename=densenet.modern_name)
 
 
+def inception_v1(path: Path) -> tuple[inception.InceptionV1, PyTree]:
+    """InceptionV1 with torchvision's weights (`googlenet`), auxiliary heads left out.
+
+    Args:
+      path: as in `load`.
+
+    Returns:
+      The model, for 224 pixels, and its variables.
+
+    >>> inception_v1("missing.pth")
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: there is no weight file missing.pth
+    """
+    model = inception.InceptionV1()
+
+    def main_path(name: str) -> str | None:
+        return None if name.startswith(("aux1.", "aux2.")) else name
+
+    return model, load(path, model, image_size=224, rename=main_path)
+
+
 def vit_tiny(path: Path) -> tuple[vit.VisionTransformer, PyTree]:
     """The tiny vision transformer with timm's weights (`vit_tiny_patch16_224`).
 
@@ -198,7 +217,7 @@ def load(
     *,
     image_size: int,
     names: Mapping[str, str] | None = None,
-    rename: Callable[[str], str] | None = None,
+    rename: Callable[[str], str | None] | None = None,
 ) -> PyTree:
     """Put the weights of a file into the variables of a model.
 
@@ -211,8 +230,8 @@ def load(
       model: a Linen module of one image.
       image_size: side of the images; only position embeddings depend on it.
       names: outermost module of ours -> its name in the file, where they differ.
-      rename: an array's name in the file -> the name that it is meant by; for files
-        that were written under older names.
+      rename: an array's name in the file -> the name that it is meant by, None for
+        what is for training alone; for files that were written under older names.
 
     Returns:
       `{"params": ...}`, with frozen statistics under `"batch_stats"`, float32.
@@ -236,7 +255,8 @@ def load(
     """
     arrays = read(path)
     if rename is not None:
-        arrays = {rename(name): array for name, array in arrays.items()}
+        meant = {rename(name): array for name, array in arrays.items()}
+        arrays = {name: array for name, array in meant.items() if name is not None}
     example = jax.ShapeDtypeStruct((image_size, image_size, 3), jnp.float32)
     like = jax.eval_shape(model.init, jax.random.key(0), example)
     leaves, structure = jax.tree.flatten_with_path(like)
@@ -250,98 +270,6 @@ def load(
     )
     ours = [_to_ours(arrays[name], kind) for name, kind, _ in wanted]
     return jax.tree.unflatten(structure, [jnp.asarray(a, jnp.float32) for a in ours])
-
-
-def read(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a weight file; whatever else it holds is never run.
-
-    Args:
-      path: as in `load`.
-
-    Returns:
-      Name -> array, as in the file. Text in an `.npz` is left out, and so are the
-      counters of batches that PyTorch's batch norm keeps for training.
-
-    Raises:
-      FileNotFoundError, ImportError, ValueError: as in `load`.
-
-    >>> import os, tempfile
-    >>> path = os.path.join(tempfile.mkdtemp(), "weights.npz")
-    >>> np.savez(path, scale=np.ones(3), note="mine")
-    >>> {name: array.shape for name, array in read(path).items()}
-    {'scale': (3,)}
-    """
-    if str(path).startswith("hf:"):
-        path = _fetch(str(path))
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no weight file {path}")
-    readers = {
-        ".npz": _read_npz,
-        ".safetensors": _read_safetensors,
-        **dict.fromkeys((".pth", ".pt", ".bin"), torchfile.read),
-    }
-    if path.suffix not in readers:
-        raise ValueError(
-            f"{path.name} ends in {path.suffix!r}; take one of {', '.join(readers)}"
-        )
-    arrays = readers[path.suffix](path)
-    return {
-        name: array
-        for name, array in arrays.items()
-        if not name.endswith("num_batches_tracked")
-    }
-
-
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, TypeError) as error:
-        raise ValueError(
-            f"{path.name} is cut off, no .npz, or holds Python objects, which are never"
-            f" loaded ({error}): fetch it again, or save plain arrays"
-        ) from error
-    return {name: a for name, a in arrays.items() if a.dtype.kind not in "US"}
-
-
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    safetensors = _extra("safetensors", "read .safetensors files")
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            names = file.keys()  # the file itself cannot be iterated over
-            return {name: file.get_tensor(name) for name in names}
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{path.name} is cut off or no .safetensors ({error}): fetch it again"
-        ) from error
-
-
-def _fetch(address: str) -> str:
-    """The local copy of a file on the hub: `hf:OWNER/REPOSITORY/FILE`."""
-    parts = address.removeprefix("hf:").split("/", 2)
-    if len(parts) != 3 or not all(parts):
-        raise ValueError(f"`path` is {address!r}; write hf:OWNER/REPOSITORY/FILE")
-    purpose = "fetch weights from the Hugging Face hub"
-    hub = _extra("huggingface_hub", purpose)
-    errors = _extra("huggingface_hub.errors", purpose)
-    try:
-        return hub.hf_hub_download("/".join(parts[:2]), parts[2])
-    except errors.LocalEntryNotFoundError as error:
-        raise FileNotFoundError(
-            f"{address} is not in the local cache and the hub cannot be reached: fetch"
-            " the file where there is a network, and pass its path"
-        ) from error
-
-
-def _extra(package: str, purpose: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(
-            f"to {purpose}, install {package.split('.')[0]}:"
-            " pip install 'protojax[experiments]'"
-        ) from error
 
 
 _LEAVES = {

@@ -74,7 +74,8 @@ class ResNet(nn.Module):
     """The residual networks for ImageNet, in torchvision's form.
 
     In a bottleneck the 3x3 convolution has the stride (not the first 1x1, as in the
-    paper). Blocks are named `layer1.0`, ..., the first convolution `conv1`.
+    paper). Blocks are named `layer1.0`, ..., the first convolution `conv1`, the mean
+    over places `pooled`.
 
     Attributes:
       depth: 18, 34, 50, 101 or 152.
@@ -121,7 +122,8 @@ class ResNet(nn.Module):
                 width = 64 * 2 ** (stage - 1)
                 made = block(width, stride, self.act, norm, _projection, name=name)
                 h = ad_checkpoint.checkpoint_name(made(h), name)
-        return nn.Dense(self.classes, name="fc")(jnp.mean(h, axis=(0, 1)))
+        h = ad_checkpoint.checkpoint_name(jnp.mean(h, axis=(0, 1)), "pooled")
+        return nn.Dense(self.classes, name="fc")(h)
 
 
 # Blocks of each stage: table 1 of the paper.

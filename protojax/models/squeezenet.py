@@ -74,7 +74,8 @@ class SqueezeNet(nn.Module):
         h = name(self.act(h), "conv1")
         for i, (squeeze, expand, pool) in enumerate(_FIRES, 2):
             if pool:
-                h = name(_max_pool(h, self.ceil_mode), f"pool{i - 1}")
+                pooled = layers.max_pool(h, 3, ceil_mode=self.ceil_mode)
+                h = name(pooled, f"pool{i - 1}")
             h = name(_Fire(squeeze, expand, self.act, name=f"fire{i}")(h), f"fire{i}")
         h = self.act(nn.Conv(self.classes, (1, 1), name="conv10")(h))
         return jnp.mean(name(h, "conv10"), axis=(0, 1))
@@ -107,9 +108,3 @@ class _Fire(nn.Module):
         one = self.act(nn.Conv(self.expand, (1, 1), name="expand1x1")(h))
         three = self.act(nn.Conv(self.expand, (3, 3), name="expand3x3")(h))
         return jnp.concatenate([one, three], axis=-1)
-
-
-def _max_pool(h: Array, ceil_mode: bool) -> Array:
-    """3x3 maxima, two apart; an even side leaves half a window over at its end."""
-    over = [(0, (side + 1) % 2 if ceil_mode else 0) for side in h.shape[:2]]
-    return nn.max_pool(h, (3, 3), strides=(2, 2), padding=over)

@@ -23,7 +23,7 @@ NETWORKS = {
     "ResNet": (
         lambda: models.ResNet(depth=18, classes=3),
         32,
-        ["conv1", "layer1.0", "layer4.1"],
+        ["conv1", "layer1.0", "layer4.1", "pooled"],
     ),
     "VGG": (
         lambda: models.VGG(depth=11, classes=3, hidden=8),
