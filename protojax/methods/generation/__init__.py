@@ -5,6 +5,9 @@
 - `canvases`: what the image is made of: pixels, waves, phases; groups of images.
 - `units`: what is to be shown: channels, neurons, directions, layers, caricatures.
 - `losses`: uneven probabilities, high frequencies, blur, diversity.
+- `paths`: whether activations are those of natural images, layer by layer.
+- `fooling`: networks that show something else to visualizations.
+- `entanglement`: what else a picture of a class is taken for.
 - `isolation`: which part of an image a score needs; images that may be transparent.
 - `colors`, `spectra`: decorrelated colors, and half spectra of images.
 """
@@ -33,6 +36,17 @@ from protojax.methods.generation.colors import (
     from_rgb,
     to_rgb,
 )
+from protojax.methods.generation.entanglement import (
+    Entanglement,
+    asymmetry,
+    class_entanglement,
+    matrix_correlation,
+)
+from protojax.methods.generation.fooling import (
+    fooling_circuit,
+    fooling_holds,
+    fooling_picture,
+)
 from protojax.methods.generation.isolation import isolate, over, translucent
 from protojax.methods.generation.losses import (
     blur_penalty,
@@ -42,6 +56,21 @@ from protojax.methods.generation.losses import (
     logit_variance,
     probability_variance,
     uniform_divergence,
+)
+from protojax.methods.generation.paths import (
+    Natural,
+    Path,
+    Similarity,
+    Success,
+    channel_centered,
+    leave_out,
+    mean_path,
+    natural_paths,
+    normalized,
+    path,
+    path_similarity,
+    path_success,
+    shuffled,
 )
 from protojax.methods.generation.recipes import (
     ARTICLE_DEGREES,
@@ -80,13 +109,21 @@ __all__ = [
     "LUCID_SCALES",
     "PRESETS",
     "Canvas",
+    "Entanglement",
     "Generated",
+    "Natural",
+    "Path",
+    "Similarity",
+    "Success",
     "adam",
     "amplitudes",
+    "asymmetry",
     "baseline",
     "blur_penalty",
     "caricature",
     "channel",
+    "channel_centered",
+    "class_entanglement",
     "climb",
     "correlate",
     "decorrelate",
@@ -95,6 +132,9 @@ __all__ = [
     "distill",
     "distill_affine",
     "diversity",
+    "fooling_circuit",
+    "fooling_holds",
+    "fooling_picture",
     "fourier",
     "fourier_params",
     "from_rgb",
@@ -106,18 +146,27 @@ __all__ = [
     "isolate",
     "isotropic_high_frequency",
     "layer",
+    "leave_out",
     "logit_variance",
     "maco",
+    "matrix_correlation",
+    "mean_path",
+    "natural_paths",
     "neuron",
     "noisy_crop",
+    "normalized",
     "of_phase",
     "over",
+    "path",
+    "path_similarity",
+    "path_success",
     "phases",
     "pixels",
     "power_law",
     "probability_variance",
     "prototype",
     "raise_if_stalled",
+    "shuffled",
     "template",
     "to_rgb",
     "translucent",
