@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from benchmarks import (
     curvature,
     fragility,
+    generation,
     lowering,
     prototypes,
     reconstruction,
@@ -19,6 +20,7 @@ def rows(quick: bool) -> Iterator[timing.Row]:
     yield from curvature.rows(quick)
     yield from reconstruction.rows(quick)
     yield from prototypes.rows(quick)
+    yield from generation.rows(quick)
 
 
 if __name__ == "__main__":

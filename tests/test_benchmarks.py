@@ -36,6 +36,7 @@ PEERS = {
     "curvature": ("torch", "captum", "curvlinops", "pyhessian"),
     "reconstruction": ("torch",),
     "prototypes": ("torch", "captum"),
+    "generation": ("torch", "captum"),
 }
 
 
