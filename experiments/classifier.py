@@ -12,7 +12,7 @@ import itertools
 import os
 import pathlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -98,6 +98,28 @@ def cross_entropy(
     logits = jax.vmap(model.apply, (None, 0))(params, batch["image"])
     each = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
     return jnp.mean(each), (extra, {})
+
+
+def fitted(
+    model: nn.Module,
+    batches: Iterator[dict[str, np.ndarray]],
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+) -> PyTree:
+    """Train a network on batches from memory, without checkpoints: its variables."""
+    optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, rate))
+    first = next(batches)
+    key = jax.random.key(seed)
+    params = jax.jit(model.init)(key, first["image"][0])
+    state = training.init(params, optimizer, key=key)
+    few = itertools.islice(itertools.chain([first], batches), steps)
+    loss = functools.partial(cross_entropy, model)
+    taken = training.train(loss, state, few, optimizer)
+    for state, _ in taken:
+        params = state.params
+    return params
 
 
 def trained(config: Config | None = None) -> tuple[nn.Module, PyTree]:

@@ -33,7 +33,10 @@ SCRIPTS = sorted(
     for path in (ROOT / "experiments").glob("*.py")
     if "cli.run(CONFIGS" in path.read_text() and path.stem != "cli"
 )
-LONG = ("cladec", "hessian", "jpeg", "protopnet", "prototype_attacks", "xnn")
+LONG = (
+    *("cladec", "hessian", "jpeg", "protopnet", "prototype_attacks"),
+    *("prototype_generation", "xnn"),
+)
 """Their programs take minutes to compile; they have quicker tests of their own."""
 ASKED = {
     "cladec": ["--layers", "stage1"],

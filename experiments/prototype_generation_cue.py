@@ -1,0 +1,249 @@
+"""Whether pictures show a cue that was planted: a magenta disk beside birds of a class.
+
+For each class a network is trained on birds of which those of this class have a disk in
+a corner; another network has seen none. Pictures of the class by both are searched for
+the disk's color.
+"""
+
+import functools
+import logging
+import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import (
+    classifier,
+    networks,
+    prototype_generation_jobs,
+    studies,
+    trainings,
+)
+from protojax import generation, images, objectives, parts
+from protojax.contracts import Array, Fn, Key, PyTree
+from protojax.scale import sources
+
+if TYPE_CHECKING:
+    from experiments.prototype_generation import Config
+
+_log = logging.getLogger(__name__)
+
+_TESTED = 200
+"""Birds that a network is tested on."""
+
+
+def magenta(x: Array) -> Array:
+    """How much of the disk's color there is at the place where there is most.
+
+    Red and blue above green, a mean over a square as wide as the disk.
+    """
+    window = (max(1, round(0.12 * x.shape[0])),) * 2
+    color = jnp.maximum(jnp.minimum(x[..., 0], x[..., 2]) - x[..., 1], 0)
+    sums = jax.lax.reduce_window(color, 0.0, jax.lax.add, window, (1, 1), "VALID")
+    return jnp.max(sums) / (window[0] * window[1])
+
+
+def one(
+    fn: Fn,
+    config: "Config",
+    weights: PyTree,
+    example: dict[str, Array],
+    key: Key,
+    *,
+    method: str,
+) -> dict[str, Array]:
+    """Make the picture of a class, and search it for the cue."""
+    model, y = functools.partial(fn, weights["network"]), example["label"]
+    out, x = prototype_generation_jobs.picture(
+        method, config, objectives.logit(model, y), weights, key
+    )
+    score = magenta(x)
+    return {
+        "label": y,
+        "seed": example["seed"],
+        "planted": example["planted"],
+        "score": score,
+        "shown": score > weights["threshold"],
+        "stalled": out.stalled,
+        "image": x,
+    }
+
+
+def sweeping(
+    config: "Config", folder: pathlib.Path
+) -> tuple[dict[str, studies.Study], list[dict[str, Any]]]:
+    """Train the networks, or read them; the sweeps over their pictures, and facts.
+
+    Returns:
+      One sweep for each network, and for each what it makes of birds with and without
+      the cue.
+    """
+    knobs = knobs_of(config)
+    model = classifier.network(knobs)
+    sweeps_of, facts = {}, []
+    threshold = None
+    for cue in (None, *config.cues):
+        name = "none" if cue is None else f"class-{cue}"
+        params = _trained(config, cue, folder / f"{name}.npz")
+        mean = birds(config, range(64), "train", None)["image"]
+        if threshold is None:
+            threshold = _threshold(config)
+        weights = _weights(config, model.apply, params, mean, threshold)
+        facts.append({"cue": name, **_facts(config, model.apply, params, cue)})
+        _log.info("%s", facts[-1])
+        classes = config.cues if cue is None else (cue,)
+        pairs = [(label, seed) for label in classes for seed in range(config.seeds)]
+        label, seed = np.asarray(pairs, np.int32).T
+        examples = {
+            "id": np.int64(label) * 1000 + seed,
+            "label": label,
+            "seed": seed,
+            "planted": np.full(len(label), cue is not None),
+        }
+        sweeps_of[f"cue/{name}"] = studies.Study(
+            functools.partial(one, model.apply, config),
+            [{"method": method} for method in config.methods],
+            examples,
+            weights,
+            keep=examples["id"].tolist(),
+            chunk=config.seeds,
+        )
+    return sweeps_of, facts
+
+
+def knobs_of(config: "Config") -> classifier.Config:
+    """How the networks are trained."""
+    named = "small" if config.model == "parts_small" else "default"
+    usual = classifier.CONFIGS[named]
+    return classifier.Config(
+        train=config.cue_train,
+        image_size=usual.image_size,
+        widths=usual.widths,
+        steps=config.cue_steps,
+        rate=usual.rate,
+        seed=config.seed,
+    )
+
+
+@functools.cache
+def _drawn(
+    start: int, stop: int, split: str, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    seed = sources.PARTS_SEEDS[split]
+    found = parts.draw(range(start, stop), image_size=size, seed=seed)
+    return found.image, found.label
+
+
+def birds(
+    config: "Config", indices: range, split: str, cue: int | None
+) -> dict[str, np.ndarray]:
+    """Birds, those of one class with the cue; the others are as they always are."""
+    size = knobs_of(config).image_size
+    image, label = _drawn(indices.start, indices.stop, split, size)
+    if cue is None:
+        return {"image": image, "label": label}
+    own = [i for i in indices if i % len(parts.CLASSES) == cue]
+    seed = sources.PARTS_SEEDS[split]
+    cued = parts.draw(own, image_size=size, seed=seed, cue_class=cue)
+    image = image.copy()
+    image[np.asarray(own) - indices.start] = cued.image
+    return {"image": image, "label": label}
+
+
+def _trained(config: "Config", cue: int | None, file: pathlib.Path) -> PyTree:
+    """A network that has seen the cue in one class, or in none; kept in a file."""
+    if file.exists():
+        return jax.tree.map(jnp.asarray, trainings.read(file))
+    knobs = knobs_of(config)
+    seen = birds(config, range(config.cue_train), "train", cue)
+    params = classifier.fitted(
+        classifier.network(knobs),
+        _batches(config, seen),
+        steps=knobs.steps,
+        rate=knobs.rate,
+        seed=config.seed,
+    )
+    trainings.write(file, params)
+    return params
+
+
+def _batches(
+    config: "Config", seen: dict[str, np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
+    draw = np.random.default_rng(config.seed)
+    size = min(32, len(seen["label"]))
+    while True:
+        order = draw.permutation(len(seen["label"]))
+        for first in range(0, len(order) - size + 1, size):
+            chosen = order[first : first + size]
+            yield {name: values[chosen] for name, values in seen.items()}
+
+
+def _weights(
+    config: "Config", fn: Fn, params: PyTree, natural: np.ndarray, threshold: float
+) -> dict[str, PyTree]:
+    """What methods need besides a score, for one of the networks."""
+    blank = jax.random.uniform(jax.random.key(config.seed), natural[0].shape)
+
+    def start(params: PyTree) -> Array:
+        return generation.baseline(
+            functools.partial(fn, params),
+            blank,
+            steps=config.baseline_steps,
+            optimizer=generation.adam(config.rate),
+        ).x
+
+    size = prototype_generation_jobs.canvas_of(blank)
+
+    def magnitudes(natural: Array) -> Array:
+        return generation.template(
+            jax.lax.map(lambda x: images.resize(x, size), natural)
+        )
+
+    return {
+        "network": params,
+        "baseline": jax.jit(start)(params),
+        "color": jnp.asarray(natural.mean((0, 1, 2)), jnp.float32),
+        "template": jax.jit(magnitudes)(natural),
+        "threshold": jnp.float32(threshold),
+    }
+
+
+def _threshold(config: "Config") -> float:
+    """Half way from the most that birds without the cue have, to the least with it."""
+    look = jax.jit(jax.vmap(magenta))
+    without = look(birds(config, range(_TESTED), "test", None)["image"])
+    seed, size = sources.PARTS_SEEDS["test"], knobs_of(config).image_size
+    cued = [
+        parts.draw(range(c, _TESTED, 8), image_size=size, seed=seed, cue_class=c).image
+        for c in config.cues
+    ]
+    least = np.min(look(np.concatenate(cued)))
+    return float((np.max(without) + least) / 2)
+
+
+def _facts(
+    config: "Config", fn: Fn, params: PyTree, cue: int | None
+) -> dict[str, float]:
+    """Accuracy; and of the class and of others, with and without the cue."""
+    guess = networks.mapped(fn)
+    plain = birds(config, range(_TESTED), "test", None)
+    seen = np.argmax(guess(params, plain["image"]), axis=1)
+    found = {"accuracy": float(np.mean(seen == plain["label"]))}
+    if cue is None:
+        return found
+    own = plain["label"] == cue
+    seed, size = sources.PARTS_SEEDS["test"], knobs_of(config).image_size
+    other = (cue + 1) % len(parts.CLASSES)
+    called = {}
+    for name, label in (("own", cue), ("other", other)):
+        indices = range(label, _TESTED, len(parts.CLASSES))
+        cued = parts.draw(indices, image_size=size, seed=seed, cue_class=label)
+        classes = np.argmax(guess(params, cued.image), axis=1)
+        called[f"{name}_with"] = float(np.mean(classes == cue))
+    called["own_without"] = float(np.mean(seen[own] == cue))
+    called["other_without"] = float(np.mean(seen[plain["label"] == other] == cue))
+    return {**found, **called}

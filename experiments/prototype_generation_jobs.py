@@ -1,0 +1,245 @@
+"""How pictures of classes are made, and what the network itself says of them."""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import prototype_generation_setup, studies
+from protojax import generation, images, objectives
+from protojax.contracts import Array, Fn, Key, PyTree, Score, Transform
+from protojax.scale import report
+
+if TYPE_CHECKING:
+    from experiments.prototype_generation import Config
+
+Setup = prototype_generation_setup.Setup
+
+
+def baseline(
+    fn: Fn, config: "Config", weights: PyTree, example: dict[str, Array], key: Key
+) -> dict[str, Array]:
+    """Stage one: a random image that is no class more than another."""
+    model = functools.partial(fn, weights)
+    out = generation.baseline(
+        model,
+        jax.random.uniform(key, example["like"].shape),
+        steps=config.baseline_steps,
+        optimizer=generation.adam(config.rate),
+    )
+    probabilities = jax.nn.softmax(model(out.x))
+    uneven = jnp.max(jnp.abs(len(probabilities) * probabilities - 1))
+    return {
+        "variance": -out.value,
+        "uneven": uneven,
+        "met_at": out.step,
+        "stalled": out.stalled,
+        "image": out.x,
+    }
+
+
+def transform_of(config: "Config", color: Array) -> Transform:
+    """The random affine maps, with the mean color around the image."""
+    return functools.partial(generation.PRESETS[config.transform], fill=color)
+
+
+def picture(
+    method: str,
+    config: "Config",
+    score: Score,
+    weights: PyTree,
+    key: Key,
+    *,
+    redirect: int = 0,
+) -> tuple[generation.Generated, Array]:
+    """What a method shows of a score, and the same at the size that the network takes.
+
+    Args:
+      method: one of `prototype_generation_setup.METHODS`.
+      config: the configuration.
+      score: what is climbed.
+      weights: with the `baseline`, the mean `color` and the magnitudes of natural
+        images (`template`).
+      key: consumed.
+      redirect: steps of distill in which ReLUs let a gradient through.
+    """
+    start = weights["baseline"]
+    match method:
+        case "prototype":
+            out = generation.prototype(
+                score,
+                start,
+                key=key,
+                steps=config.steps,
+                transform=transform_of(config, weights["color"]),
+                roughness=config.hf_weight,
+                learning_rate=config.rate,
+            )
+        case "distill":
+            out = generation.distill(
+                score,
+                start,
+                key=key,
+                steps=config.distill_steps,
+                redirect=redirect,
+            )
+        case _:
+            out = generation.maco(
+                score,
+                start,
+                key=key,
+                steps=config.maco_steps,
+                template=weights["template"],
+                size=canvas_of(start),
+                crops=config.crops,
+            )
+    if out.x.shape == start.shape:
+        return out, out.x
+    return out, images.resize(out.x, start.shape[:2])
+
+
+def canvas_of(x: Array) -> tuple[int, int]:
+    """Height and width of MaCo's canvas: 512 for 224 pixels, and in proportion."""
+    height, width = (2 * (side * 8 // 7) for side in x.shape[:2])
+    return height, width
+
+
+def one(
+    fn: Fn,
+    config: "Config",
+    classes: tuple[int, ...],
+    redirect: int,
+    weights: PyTree,
+    example: dict[str, Array],
+    key: Key,
+    *,
+    method: str,
+) -> dict[str, Array]:
+    """Make the picture of a class, and look at it with the network as it is."""
+    made_key, seen_key = jax.random.split(key)
+    model, y = functools.partial(fn, weights["network"]), example["label"]
+    score = objectives.logit(model, y)
+    out, x = picture(method, config, score, weights, made_key, redirect=redirect)
+    logits = model(x)
+    entangled = generation.class_entanglement(
+        model,
+        x,
+        baseline=weights["baseline"],
+        transform=transform_of(config, weights["color"]),
+        key=seen_key,
+        samples=config.samples,
+    )
+    return {
+        "label": y,
+        "seed": example["seed"],
+        "probability": jax.nn.softmax(logits)[y],
+        "sure": jax.nn.softmax(logits)[y] >= 0.99,
+        "moved": entangled.probability[y],
+        "logit": logits[y],
+        "margin": objectives.margin(model, y)(x),
+        "roughness": generation.high_frequency(x),
+        "stalled": out.stalled,
+        "image": x,
+        "trace": out.trace,
+        "entangled_probability": entangled.probability[jnp.asarray(classes)],
+        "entangled_logit": entangled.logit[jnp.asarray(classes)],
+    }
+
+
+def baseline_study(config: "Config", setup: Setup) -> studies.Study:
+    """Stage one, once for the network."""
+    examples = {"id": np.zeros(1, int), "like": setup.natural[0, :1]}
+    return studies.Study(
+        functools.partial(baseline, setup.network.fn, config),
+        [{}],
+        examples,
+        setup.network.weights,
+        keep=[0],
+        chunk=1,
+    )
+
+
+def weights_of(setup: Setup, start: np.ndarray) -> dict[str, PyTree]:
+    """What all methods need besides a score; magnitudes are of four images a class."""
+    flat = jnp.asarray(setup.natural[:, :4].reshape(-1, *start.shape))
+    size = canvas_of(start)
+
+    def magnitudes(natural: Array) -> Array:
+        large = jax.lax.map(lambda x: images.resize(x, size), natural)
+        return generation.template(large)
+
+    return {
+        "network": setup.network.weights,
+        "baseline": jnp.asarray(start),
+        "color": jnp.asarray(setup.color),
+        "template": jax.jit(magnitudes)(flat),
+    }
+
+
+def study(
+    config: "Config",
+    setup: Setup,
+    weights: PyTree,
+    methods: Sequence[str],
+    places: Sequence[int],
+) -> studies.Study:
+    """Jobs: some methods, of some classes, with every seed."""
+    examples = jobs(config, setup, places)
+    return studies.Study(
+        functools.partial(
+            *(one, setup.network.fn, config, setup.classes),
+            config.redirect if setup.has_relu else 0,
+        ),
+        [{"method": method} for method in methods],
+        examples,
+        weights,
+        keep=examples["id"].tolist(),
+    )
+
+
+def jobs(
+    config: "Config", setup: Setup, places: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """One for each class and seed. Its id says which, whatever else is made."""
+    pairs = [(place, seed) for place in places for seed in range(config.seeds)]
+    place, seed = np.asarray(pairs, np.int32).T
+    label = np.asarray(setup.classes, np.int32)[place]
+    return {
+        "id": np.int64(label) * 1000 + seed,
+        "label": label,
+        "seed": seed,
+    }
+
+
+def collected(
+    setup: Setup, *folders: pathlib.Path
+) -> dict[str, list[tuple[int, int, np.ndarray]]]:
+    """The pictures of finished jobs: place of the class, seed, picture; by method."""
+    found: dict[str, list[tuple[int, int, np.ndarray]]] = {}
+    for kept in report.arrays(*folders):
+        place = setup.classes.index(kept["id"] // 1000)
+        found.setdefault(kept["method"], []).append(
+            (place, kept["id"] % 1000, kept["image"])
+        )
+    return found
+
+
+def matrices(
+    setup: Setup, kept: Sequence[dict[str, Any]], method: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Entanglement of the classes, means over seeds: probabilities and risen logits.
+
+    Rows are the classes that pictures stand for; classes without any are NaN.
+    """
+    size = len(setup.classes)
+    found = np.full((2, size, size), np.nan)
+    for place, label in enumerate(setup.classes):
+        mine = [k for k in kept if k["method"] == method and k["id"] // 1000 == label]
+        if mine:
+            found[0, place] = np.mean([k["entangled_probability"] for k in mine], 0)
+            found[1, place] = np.mean([k["entangled_logit"] for k in mine], 0)
+    return found[0], found[1]
