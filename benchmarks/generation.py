@@ -109,8 +109,8 @@ def contest(work: str, jobs: int, sizes: Sizes, probe: bool) -> Iterator[timing.
         contests.ours(step, *case),
         peers,
         {"passes": (1, floor.run)},
-        setting=f"SqueezeNet 1.1, {sizes.side} pixels, a step of all {jobs}; floor: "
-        + FLOOR,
+        setting=f"SqueezeNet 1.1, {sizes.side} pixels, seconds of a step of {jobs} at"
+        f" once; floor: {FLOOR}",
         probe=probe,
         rounds=sizes.rounds,
         repeats=sizes.steps,
