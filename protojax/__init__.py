@@ -8,7 +8,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see; nothing is loaded
-    from protojax import contracts as contracts, models as models
+    from protojax import (
+        conformance as conformance,
+        contracts as contracts,
+        models as models,
+    )
     from protojax.mechanisms import (
         ascent as ascent,
         curvature as curvature,
@@ -76,6 +80,7 @@ _MODULES = {
     "figures": "scale",  # curves and panels
     "overlays": "scale",  # maps on images, and bars of contributions
     "pages": "scale",  # one HTML file
+    "conformance": "",  # known answers, by which any library can be checked
     "contracts": "",  # the types that hold it together
 }
 

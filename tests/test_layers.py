@@ -9,11 +9,19 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "protojax"
 
 MAY_IMPORT = {
     "contracts": {"contracts"},
+    "conformance": {"conformance"},  # of what a case asks, nothing here may know
     "mechanisms": {"contracts", "mechanisms"},
     "methods": {"contracts", "mechanisms", "methods"},
     "models": {"contracts", "mechanisms", "methods", "models"},
     "scale": {"contracts", "mechanisms", "scale"},
-    "__init__": {"contracts", "mechanisms", "methods", "models", "scale"},  # for types
+    "__init__": {
+        "contracts",
+        "conformance",
+        "mechanisms",
+        "methods",
+        "models",
+        "scale",
+    },
 }
 ONLY_IN = {"flax": "models", "orbax": "scale/checkpoints.py"}
 

@@ -71,10 +71,6 @@ def test_dossier_8_a_constant_gray_comes_back_as_from_pillow(quality):
     for level in (0, 60, 101, 128, 200, 201, 255):
         theirs = pillow(np.full((8, 8), level, np.uint8), quality)
         np.testing.assert_allclose(255 * ours[level, ..., 0], theirs, atol=1e-3)
-    if quality == 20:
-        named = {0: 0, 60: 58, 128: 128, 200: 198, 201: 203, 203: 203, 255: 253}
-        found = {level: round(float(255 * ours[level, 0, 0, 0])) for level in named}
-        assert found == named
 
 
 def test_dossier_8_the_tables_are_pillows_at_every_quality():
@@ -85,20 +81,6 @@ def test_dossier_8_the_tables_are_pillows_at_every_quality():
         theirs = PIL.Image.open(buffer).quantization
         np.testing.assert_array_equal(luma[quality - 1].ravel(), theirs[0])
         np.testing.assert_array_equal(chroma[quality - 1].ravel(), theirs[1])
-    assert luma[19, 0].tolist() == [40, 28, 25, 40, 60, 100, 128, 153]
-    assert chroma[19, 0, :5].tolist() == [43, 45, 60, 118, 248]
-    assert [float(table[19].sum()) for table in (luma, chroma)] == [9056, 13790]
-    assert luma[94, 0].tolist() == [2, 1, 1, 2, 2, 4, 5, 6]
-
-
-def test_dossier_8_the_cubic_surrogate():
-    x = jnp.array([-1.5, -0.25, 0.0, 0.3, 1.0, 2.5])
-    slope = jax.vmap(jax.grad(images.cubic_round))(x)
-    off = np.array([-1.5, -0.25, 0, 0.3, 1, 2.5]) - np.array([-2, 0, 0, 0, 1, 3])
-    np.testing.assert_allclose(slope, 3 * off**2, atol=1e-6)
-    np.testing.assert_allclose(images.cubic_round(x), x - off + off**3, atol=1e-6)
-    assert slope[0] == slope[-1] == 0.75
-    assert slope[2] == slope[4] == 0
 
 
 def test_the_transform_is_orthonormal():

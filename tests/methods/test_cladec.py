@@ -127,21 +127,6 @@ def test_alphas_trained_at_once_are_each_what_they_are_alone():
             np.testing.assert_allclose(member.trace, expected.trace, atol=1e-9)
 
 
-REC, CE = 0.02, 0.5
-LOGITS = jnp.array([-np.log(np.exp(CE) - 1), 0.0])
-
-
-@pytest.mark.parametrize(
-    ("alpha", "value"),
-    [(0.0, 0.02), (0.001, 0.02048), (0.5, 0.26), (0.99, 0.4952), (1.0, 0.5)],
-)
-def test_F6_the_loss_goes_from_reconstruction_to_classification(alpha, value):
-    x = jnp.zeros((3, 2, 1))
-    loss, terms = cladec.objective(x, x + REC**0.5, LOGITS, 0, alpha=alpha)
-    assert loss == pytest.approx(value, rel=1e-5)
-    assert terms["rec"] == pytest.approx(REC) and terms["ce"] == pytest.approx(CE)
-
-
 def test_PEERS_F4_at_both_ends_one_of_two_gradients_is_left():
     images, _, labels, classify, reconstruct, params = linear_problem()
     params = jax.tree.map(lambda leaf: leaf + 0.1, params)
@@ -170,14 +155,6 @@ def test_a_sum_over_pixels_weighs_as_a_mean_of_another_alpha():
     same = lambda pixels: round(float(cladec.same_weight(1e-3, pixels=pixels)), 2)
     assert [same(784), same(1024), same(3072)] == [0.44, 0.51, 0.75]
     assert cladec.same_weight(1.0, pixels=9) == 1
-
-
-def test_F6_rates_fall_when_those_of_the_authors_do():
-    rate = cladec.step_rate(1.0, epochs=64, steps=10)
-    found = np.array([float(rate(epoch * 10 + 5)) for epoch in range(64)])
-    np.testing.assert_allclose(found[:29], 1)
-    np.testing.assert_allclose(found[29:58], 0.1, rtol=1e-6)
-    np.testing.assert_allclose(found[58:], 0.01, rtol=1e-6)
 
 
 def network():

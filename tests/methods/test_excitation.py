@@ -107,15 +107,6 @@ def test_the_map_can_be_read_at_a_layer_of_a_real_network():
     assert 0 < found.sum() <= 1 + 1e-5
 
 
-def test_F10_what_a_mask_costs():
-    hole = jnp.ones((4, 4)).at[1:3, 1:3].set(0.0)
-    assert attributions.mask_penalty(hole) == pytest.approx(13.583333, abs=1e-5)
-    assert attributions.mask_penalty(hole, smooth=0.0) == pytest.approx(0.25)
-    rough = attributions.mask_penalty(hole, area=0.0, smooth=1.0)
-    assert rough == pytest.approx(0.666667, abs=1e-6)
-    assert attributions.mask_penalty(jnp.ones((4, 4))) == 0
-
-
 def test_igos_hides_what_the_score_needs_and_nothing_else():
     x = jnp.full((16, 16, 3), 0.2).at[4:8, 8:12].set(0.9)
     score = lambda z: jnp.tanh(4 * jnp.mean(z[4:8, 8:12] - 0.2)) / jnp.tanh(2.8)

@@ -128,21 +128,6 @@ def enlarged(row, column):
     return prototypes.enlarge(jnp.zeros((7, 7)).at[row, column].set(1), SIZE)
 
 
-@pytest.mark.parametrize(
-    ("cell", "crop"),
-    [
-        ((3, 3), (85, 139, 85, 139)),
-        ((1, 2), (21, 75, 53, 107)),
-        ((0, 0), (0, 69, 0, 69)),
-        ((6, 6), (155, 224, 155, 224)),
-        ((0, 6), (0, 69, 155, 224)),
-    ],
-)
-def test_dossier_8_one_high_place_has_opencvs_crop(cell, crop):
-    found = jax.jit(lambda a: prototypes.high_crop(a))(enlarged(*cell))
-    assert tuple(found.tolist()) == crop
-
-
 def test_dossier_8_an_enlarged_map_has_opencvs_numbers():
     middle = enlarged(3, 3)
     assert middle.max() == pytest.approx(0.998911, abs=1e-5)
@@ -160,25 +145,6 @@ def test_dossier_8_an_enlarged_map_has_opencvs_numbers():
     np.testing.assert_allclose(weights[0, :3], [1.09659, -0.09659, 0], atol=1e-5)
     with pytest.raises(ValueError, match="`size` is .* new height and width"):
         prototypes.enlarge(jnp.eye(7), (0, 7))
-
-
-@pytest.mark.parametrize(
-    ("crop", "margin", "places"),
-    [
-        ((85, 139, 85, 139), 1, [2, 3, 4]),
-        ((85, 139, 85, 139), 0, [2, 3]),
-        ((0, 69, 0, 69), 1, [0, 1, 2]),
-        ((0, 69, 0, 69), 0, [0, 1]),
-        ((155, 224, 155, 224), 1, [4, 5, 6]),
-    ],
-)
-def test_dossier_8_places_of_a_crop_are_those_of_the_published_attack(
-    crop, margin, places
-):
-    found = prototypes.crop_cells(jnp.array(crop), (7, 7), SIZE, margin=margin)
-    expected = np.zeros((7, 7), bool)
-    expected[np.ix_(places, places)] = True
-    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_region_of_places_is_blocks_of_pixels():

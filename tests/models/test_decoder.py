@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from protojax import activations, models
@@ -86,24 +85,6 @@ def test_B4_the_authors_classifier_has_a_code_for_each_of_their_decoders():
         variables,
     )
     assert {name: found[name].shape for name in layers} == layers
-
-
-def test_F6_a_transposed_convolution_is_that_of_pytorch():
-    model = models.Decoder((4, 4, 1), width=1)
-    code = jnp.array([[1.0, 2], [3, 4]])[..., None]
-    variables = model.init(KEY, code)
-    shapes = jax.tree.map(jnp.shape, variables["params"])
-    assert shapes["last"]["kernel"] == (4, 4, 1, 1)
-    same = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
-    kernel = jnp.arange(1.0, 17.0).reshape(4, 4, 1, 1) / 50
-    params = {
-        "entry": {"kernel": same, "bias": jnp.zeros(1)},
-        "last": {"kernel": kernel, "bias": jnp.zeros(1)},
-    }
-    image = np.asarray(model.apply({"params": params}, code))[..., 0]
-    expected = [[6, 17, 20, 14], [16, 42, 52, 34], [32, 82, 92, 58], [30, 69, 76, 44]]
-    logits = np.log(image / (1 - image))
-    np.testing.assert_allclose(50 * logits, expected, rtol=1e-4)
 
 
 def test_images_are_in_the_unit_range_and_a_batch_is_refused():

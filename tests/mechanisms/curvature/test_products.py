@@ -135,22 +135,6 @@ def products():
 
 
 @X64
-def test_peers_c7_the_rosenbrock_hessian():
-    def f(x, alpha):
-        return (1 - x[0]) ** 2 + alpha * (x[1] - x[0] ** 2) ** 2
-
-    @jax.jit
-    def matrix(point, alpha):
-        return jax.lax.map(curvature.hessian(lambda z: f(z, alpha), point), jnp.eye(2))
-
-    for alpha in (1.0, 100.0):
-        for x, y in ((1.0, 1.0), (2.5, 0.8)):
-            corner = 2 - 4 * alpha * (y - 3 * x**2)
-            closed = [[corner, -4 * alpha * x], [-4 * alpha * x, 2 * alpha]]
-            np.testing.assert_allclose(matrix(np.array([x, y]), alpha), closed, **EXACT)
-
-
-@X64
 def test_peers_c6_the_hessian_of_log_cosh_and_fragility_9_1_its_norm_by_signs(dense):
     weights, x = np.random.default_rng(0).normal(size=(2, 5, 5))
     x, signs = x[0], np.array(list(itertools.product([1.0, -1.0], repeat=5)))

