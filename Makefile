@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES = setup.cfg pyproject.toml
 
-.PHONY: demo test test-slow test-oldest test-newest check bench notebooks install clean
+.PHONY: demo test test-slow test-oldest test-newest check bench docs notebooks install clean
 
 demo: $(VENV)/.experiments
 	$(BIN)/python -m experiments.fragility demo --out runs/demo
@@ -25,6 +25,9 @@ check: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 notebooks: $(VENV)/.notebooks
 	$(BIN)/python -m pytest tests/test_notebooks.py

@@ -1,9 +1,9 @@
-"""Put the results of record into docs/benchmarks.md.
+"""Put the results of record into docs/benchmarks.md, and their ratios into README.md.
 
 python -m benchmarks.page
 
 A table stands between `<!-- NAME -->` and `<!-- end -->`, and holds what
-benchmarks/results/NAME.json does.
+benchmarks/results/NAME.json does; `ratios` is the short one of some works.
 """
 
 import json
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from benchmarks import timing
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGES = [ROOT / "docs" / "benchmarks.md", ROOT / "README.md"]
 RESULTS = ROOT / "benchmarks" / "results"
 
 HEADINGS = {
@@ -27,6 +27,14 @@ HEADINGS = {
     "memory_mb": "ours, MB",
     "peer_memory_mb": "peer, MB",
     "compile_s": "compiling, s",
+}
+PEERS = ["PyTorch", "Captum", "curvlinops", "PyHessian"]
+CHOSEN = {
+    "fragility": [
+        *("gradient", "integrated gradients", "DeepLIFT"),
+        *("top-k attack step", "whole attack, best iterate on the network"),
+    ],
+    "curvature": ["input product", "input Lanczos 20", "parameter product", "trace"],
 }
 
 
@@ -44,8 +52,9 @@ def filled(page: str) -> str:
     """
 
     def table(marker: re.Match) -> str:
-        rows = json.loads((RESULTS / f"{marker['name']}.json").read_text())
-        return f"<!-- {marker['name']} -->\n{markdown(rows)}\n<!-- end -->"
+        name = marker["name"]
+        made = ratios() if name == "ratios" else markdown(_results(name))
+        return f"<!-- {name} -->\n{made}\n<!-- end -->"
 
     return re.sub(
         r"<!-- (?P<name>[\w-]+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL
@@ -75,6 +84,36 @@ def markdown(rows: Sequence[timing.Row]) -> str:
     return "\n".join(lines)
 
 
+def ratios() -> str:
+    """How many times faster than each peer we are at some works, in all of its forms.
+
+    Returns:
+      Markdown: a line for each work, from its slowest ratio to its fastest.
+    """
+    lines = [f"| | {' | '.join(PEERS)} |", "|---|" + "--:|" * len(PEERS)]
+    for name, works in CHOSEN.items():
+        rows = _results(name)
+        for work in works:
+            of = [row for row in rows if row["work"] == work and row["ratio_to_peer"]]
+            cells = [_span([r for r in of if _library(r) == peer]) for peer in PEERS]
+            lines.append(f"| {work} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _results(name: str) -> Sequence[timing.Row]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def _library(row: timing.Row) -> str:
+    named = (peer for peer in PEERS[1:] if peer in str(row["peer"]))
+    return next(named, PEERS[0])
+
+
+def _span(rows: Sequence[timing.Row]) -> str:
+    found = sorted({f"{row['ratio_to_peer']:.1f}" for row in rows}, key=float)
+    return " to ".join(dict.fromkeys((found[0], found[-1]))) if found else "–"
+
+
 def _is_text(key: str) -> bool:
     return key in timing.WIDTHS
 
@@ -90,4 +129,5 @@ def _cell(key: str, value: float | str | None) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))

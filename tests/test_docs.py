@@ -1,13 +1,20 @@
 """What the pages say: their code runs, their links lead somewhere."""
 
+import importlib.util
+import json
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+import protojax
+from benchmarks import page as tables
 from experiments import classifier, networks
 from protojax import models
 
@@ -17,26 +24,32 @@ OTHER_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 OTHER_PAGES += [ROOT / "experiments/README.md"]
 
 BLOCK = re.compile(
-    r"(?P<marked><!-- not run -->\n)?^```python\n(?P<code>.*?)^```$", re.M | re.S
+    r"(?:<!-- (?P<mark>not run|needs [\w ]+) -->\n)?^```python\n(?P<code>.*?)^```$",
+    re.M | re.S,
 )
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
 
 
 def blocks(page):
-    """The line and the code of every block of a page that is meant to run."""
+    """The line and the code of every block that is meant to run, and what it needs."""
     text = page.read_text()
     for found in BLOCK.finditer(text):
-        if not found["marked"]:
-            yield text.count("\n", 0, found.start("code")), found["code"]
+        mark = found["mark"] or ""
+        if mark != "not run":
+            needed = mark.removeprefix("needs ").split()
+            yield text.count("\n", 0, found.start("code")), found["code"], needed
 
 
 def run(page):
     """Run all blocks of a page as one program, with the page's line numbers."""
-    names = {"__name__": page.stem}
-    for line, code in blocks(page):
-        exec(compile("\n" * line + code, str(page), "exec"), names)
-    return names
+    names, missing = {"__name__": page.stem}, set()
+    for line, code, needed in blocks(page):
+        absent = {name for name in needed if not importlib.util.find_spec(name)}
+        missing |= absent
+        if not absent:
+            exec(compile("\n" * line + code, str(page), "exec"), names)
+    return names, missing
 
 
 @pytest.fixture
@@ -68,14 +81,16 @@ def reader(monkeypatch, tmp_path):
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page):
-    names = run(page)
+    names, missing = run(page)
     if page.name == "README.md":
         fn, weights = names["network"]()
         assert fn(weights, np.zeros((64, 64, 3), np.float32)).shape == (2,)
+    if missing:
+        pytest.skip(f"blocks were left out that need {', '.join(sorted(missing))}")
 
 
 def test_the_network_of_the_readme_can_be_named_on_the_command_line(reader):
-    (code,) = [code for _, code in blocks(ROOT / "README.md") if "my/module" in code]
+    (code,) = [code for _, code, _ in blocks(ROOT / "README.md") if "my/module" in code]
     (reader / "my/module.py").write_text(code)
     network = networks.load("my.module:network", image_size=64)
     found = networks.correct(network, "folder:my/images", "all", count=4)
@@ -111,3 +126,56 @@ def test_an_anchor_is_a_heading_and_no_comment_in_code(tmp_path):
     assert LINK.findall("[a](b.md#c) [d](#e) [f](g.md) [h](https://i#j)") == [
         *(("b.md", "c"), ("", "e"), ("g.md", ""))
     ]
+
+
+def listed(nav):
+    """The pages that a navigation leads to."""
+    for entry in nav:
+        (target,) = entry.values()
+        yield from [target] if isinstance(target, str) else listed(target)
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    pages = [str(page.relative_to(ROOT)) for page in [*PAGES, *OTHER_PAGES]]
+    assert sorted(listed(nav)) == sorted(pages)
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    for name in ("mkdocs", "mkdocstrings", "latex2mathml"):
+        pytest.importorskip(name, reason="the site needs pip install 'protojax[docs]'")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "docs/reference/attributions/index.html").read_text()
+    assert "protojax.methods.attributions.deep_lift" in page
+
+
+def test_the_functions_beside_the_equations_exist():
+    text = (ROOT / "docs/papers.md").read_text()
+    names = re.findall(r"`(?!jax)(\w+)\.(\w+)`", text)
+    assert len(names) > 80
+    for module, name in names:
+        if module == "experiments":
+            assert (ROOT / f"experiments/{name}.py").exists(), name
+        else:
+            assert hasattr(getattr(protojax, module), name), f"{module}.{name}"
+
+
+def test_every_record_stands_in_the_evidence_with_its_command():
+    text = (ROOT / "docs/evidence.md").read_text()
+    records = sorted((ROOT / "experiments/records").glob("*/config.json"))
+    assert records
+    for path in records:
+        made, name = json.loads(path.read_text()), path.parent.name
+        command = made["command"].split(" --out ")[0]
+        line = f"| [{name}](../experiments/records/{name}/summary.json) | `{command}` |"
+        line += f" `{made['commit'][:12]}` | {made['packages']['jax']} |"
+        assert line in text, f"add to docs/evidence.md: {line}"
+
+
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+def test_tables_of_benchmarks_are_those_of_the_results_of_record(page):
+    text = page.read_text()
+    assert text == tables.filled(text), "run python -m benchmarks.page"

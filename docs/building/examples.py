@@ -1,0 +1,25 @@
+"""Show docstrings as they are meant: sessions as code, formulas as formulas."""
+
+import re
+
+import griffe
+
+SESSION = re.compile(r"^>>> .*(?:\n(?=\S).*)*", re.M)
+FORMULA = re.compile(r"^\.\. math:: (.*(?:\n(?=\S|  ).*)*)", re.M)
+TERM = re.compile(r":math:`([^`]*)`")
+
+
+class Examples(griffe.Extension):
+    """Puts into Markdown what the docstring of every object has in other forms."""
+
+    def on_object(self, *, obj, **_):
+        """Do so in the docstring of one object."""
+        if obj.docstring:
+            obj.docstring.value = in_markdown(obj.docstring.value)
+
+
+def in_markdown(text):
+    """Fence sessions, which Markdown would take for quotes, and dollar formulas."""
+    text = SESSION.sub(lambda found: f"```pycon\n{found[0]}\n```", text)
+    text = FORMULA.sub(lambda found: f"$$\n{found[1]}\n$$", text)
+    return TERM.sub(lambda found: f"${found[1]}$", text)
