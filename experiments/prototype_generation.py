@@ -27,6 +27,7 @@ from experiments import (
     cli,
     prototype_generation_cue,
     prototype_generation_fooling,
+    prototype_generation_isolated,
     prototype_generation_jobs,
     prototype_generation_paths,
     prototype_generation_report,
@@ -160,7 +161,9 @@ def main(config: Config, folder: pathlib.Path) -> None:
     pictures = made(config, setup, folder)
     totals = prototype_generation_paths.totals(config, setup)
     path = prototype_generation_paths.study(config, setup, pictures, totals)
-    studies.run({"paths": path}, config, folder)
+    weights = pictures["weights"]
+    isolated = prototype_generation_isolated.study(config, setup, weights)
+    studies.run({"paths": path, "isolated": isolated}, config, folder)
     if config.fooling:
         detectors = prototype_generation_fooling.trained(config, setup, pictures)
         found = prototype_generation_fooling.sweeping(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import (
     prototype_generation_fooling,
+    prototype_generation_isolated,
     prototype_generation_paths,
     prototype_generation_pictures,
     prototype_generation_setup,
@@ -82,6 +83,10 @@ def write(
         _final(by_class),
         prototype_generation_pictures.entangled(setup, kept, config.methods, NAMES),
     ]
+    isolated, found = prototype_generation_isolated.section(folder / "isolated")
+    sections.append(isolated)
+    numbers += found
+    places.append(folder / "isolated")
     if config.fooling:
         section, found = _fooled(folder)
         sections.append(section)

@@ -12,6 +12,7 @@ from experiments import networks
 from experiments import prototype_generation as script
 from experiments import prototype_generation_cue as cues
 from experiments import prototype_generation_fooling as fooling
+from experiments import prototype_generation_isolated as isolated
 from experiments import prototype_generation_jobs as jobs
 from experiments import prototype_generation_paths as paths
 from experiments import prototype_generation_report as reporting
@@ -232,6 +233,24 @@ def test_each_method_makes_a_picture_that_raises_its_class(method):
     assert np.all((made["image"] >= 0) & (made["image"] <= 1))
     assert made["logit"] > fn(weights["network"], gray)[2]
     assert made["entangled_probability"].shape == (3,)
+
+
+def test_a_mask_keeps_the_half_of_an_image_that_its_class_needs():
+    """The class is how bright the left half is; what is right of it costs, and goes."""
+    found = setup(count=2)
+    left = np.zeros((8, 8, 1), np.float32)
+    left[:, :4] = 1
+    look = lambda weights, x: jnp.sum(weights * left * x) * jnp.eye(4)[2]
+    natural = np.ones((3, 2, 8, 8, 3), np.float32)
+    network = found.network._replace(fn=look, weights=jnp.float32(0.1))
+    found = found._replace(network=network, natural=natural, reach=3.0)
+    weights = {"network": network.weights, "baseline": np.zeros((8, 8, 3), np.float32)}
+    study = isolated.study(dataclasses.replace(CONFIG, steps=128), found, weights)
+    assert study.examples["other"].tolist() == [2, 3, 0]
+    example = jax.tree.map(lambda leaf: leaf[1], study.examples)
+    made = jax.jit(study.one)(study.weights, example, jax.random.key(0))
+    assert np.min(made["mask"][:, :2]) > 0.8 and np.max(made["mask"][:, 6:]) < 0.3
+    assert made["shown"] > 0.9 * made["probability"] > made["covered"]
 
 
 def test_a_circuit_of_the_experiment_leaves_natural_labels_as_they_are():

@@ -1,0 +1,124 @@
+"""Which part of a natural image a class needs: masks, and what is said of them."""
+
+import functools
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import prototype_generation_setup, shown, studies
+from protojax import generation, objectives
+from protojax.contracts import Array, Fn, Key, PyTree
+from protojax.scale import figures, overlays, pages, report
+
+if TYPE_CHECKING:
+    from experiments.prototype_generation import Config
+
+Setup = prototype_generation_setup.Setup
+
+_STEPS = 128
+VALUES = ("area", "probability", "shown", "covered", "other_shown")
+NAMES = {
+    "area": "(area of the mask)",
+    "probability": "the whole image",
+    "shown": "the mask alone",
+    "covered": "all but the mask",
+    "other_shown": "another class, its mask alone",
+    "value": "probability of the class, of",
+}
+
+
+def one(
+    fn: Fn, config: "Config", weights: PyTree, example: dict[str, Array], key: Key
+) -> dict[str, Array]:
+    """Isolate the class of an image, and another one, from the baseline behind it."""
+    del key
+    model, x = functools.partial(fn, weights["network"]), example["image"]
+    background = weights["baseline"]
+
+    def isolated(y: Array) -> Array:
+        score = objectives.logit(model, y)
+        return generation.isolate(
+            score,
+            x,
+            background=background,
+            steps=min(_STEPS, config.steps),
+            area=weights["reach"],
+            roughness=2 * weights["reach"],
+            cells=min(14, x.shape[0] // 2),
+        ).x
+
+    def says(m: Array, y: Array) -> Array:
+        return jax.nn.softmax(model(m * x + (1 - m) * background))[y]
+
+    mask, other = (isolated(example[name]) for name in ("label", "other"))
+    return {
+        "label": example["label"],
+        "area": mask.mean(),
+        "probability": jax.nn.softmax(model(x))[example["label"]],
+        "shown": says(mask, example["label"]),
+        "covered": says(1 - mask, example["label"]),
+        "other_shown": says(other, example["other"]),
+        "image": x,
+        "mask": mask[..., 0],
+        "other_mask": other[..., 0],
+    }
+
+
+def study(config: "Config", setup: Setup, weights: PyTree) -> studies.Study:
+    """One natural image of each class; the other class is the next."""
+    labels = np.asarray(setup.classes, np.int32)
+    examples = {
+        "id": np.int64(labels),
+        "label": labels,
+        "other": np.roll(labels, -1),
+        "image": setup.natural[:, 0],
+    }
+    look = functools.partial(one, setup.network.fn, config)
+    few = {name: weights[name] for name in ("network", "baseline")}
+    few["reach"] = jnp.float32(setup.reach)
+    return studies.Study(look, [{}], examples, few, keep=examples["id"].tolist())
+
+
+def section(folder: pathlib.Path) -> tuple[pages.Section, list[dict[str, Any]]]:
+    """Masks over images, and what is left of the class."""
+    rows, kept = report.read(folder), report.arrays(folder)
+    pictures = [
+        [
+            each["image"],
+            each["image"] * each["mask"][..., None],
+            overlays.overlay(each["image"], each["mask"]),
+            overlays.overlay(each["image"], each["other_mask"]),
+        ]
+        for each in kept[:6]
+    ]
+    notes = [
+        [f"class {row['label']}", report.number(row["shown"], ".1%"), "", ""]
+        for row in rows[:6]
+    ]
+    figure = figures.panels(
+        pictures, titles=["image", "what is kept", "mask", "another class"], notes=notes
+    )
+    long = [{**row, "of": "natural images"} for row in rows]
+    table = shown.measures(long, VALUES, names=NAMES, columns_by="of")
+    return (
+        pages.Section(
+            "What a class needs of an image",
+            [
+                "A mask is learned that keeps the logit of the image's class, or of"
+                " another one, and covers the rest with the baseline. What it keeps"
+                " costs the largest logit of a natural image for a whole image, and"
+                " twice that for its edges.",
+                pages.Picture(
+                    figure,
+                    "Natural images, what the mask keeps of them, the mask, and that of"
+                    " another class.",
+                    "Birds or objects, and masks over them.",
+                ),
+                pages.Table(table, "One natural image of each class."),
+            ],
+        ),
+        report.summary(rows, by=[], values=VALUES),
+    )
