@@ -30,6 +30,9 @@ from protojax.scale import storage
 
 Config = TypeVar("Config")
 
+_OUT = "where results go: a folder, or an address in a bucket (gs://, s3://)"
+_DISTRIBUTED = "be one of several processes, one on each host, that share the work"
+_TOLD = ("coordinator_address", "num_processes", "process_id")
 _OURS = [pathlib.Path(path).parent for path in (protojax.__file__, __file__)]
 
 
@@ -44,7 +47,9 @@ def run(
     """Parse the command line, claim the folder of results, and run the script.
 
     The folder is `--out` (else `runs/SCRIPT-CONFIG`). Its `config.json` says what is
-    run; a folder of another configuration is refused, the same one is resumed.
+    run; a folder of another configuration is refused, the same one is resumed. With
+    `--distributed` the process is one of a cluster (docs/scale.md); what it prints is
+    printed by the first of them alone.
 
     Args:
       configs: named configurations, values of one frozen dataclass; the first is the
@@ -66,12 +71,14 @@ def run(
     command = shlex.join(["python", "-m", f"experiments.{script}", *arguments])
     rest = arguments[1:] if arguments[:1] == [name] else arguments
     parsed = _parse(configs, name, rest, script, description, plan is not None)
+    if parsed.distributed:
+        _join()
     _prepare()
     if plan is not None and parsed.plan:
         with _one_line(script):
             print(plan(parsed.config))
         return
-    folder = parsed.out
+    folder = storage.place(parsed.out)
     notes = {"script": script, "name": name, "command": command, **storage.versions()}
     try:
         storage.claim(folder, "config", dataclasses.asdict(parsed.config), **notes)
@@ -85,7 +92,9 @@ def run(
         print(f"to go on: {command}", file=sys.stderr)
         raise SystemExit(130) from None  # what a shell gives for Ctrl-C
     report = folder / "report.html"
-    print(f"report: {report.resolve()}" if report.exists() else f"results: {folder}")
+    if jax.process_index() == 0:
+        made = f"report: {report.resolve()}" if report.exists() else f"results: {folder}"
+        print(made)
 
 
 @contextlib.contextmanager
@@ -132,16 +141,15 @@ def _parse(
             "experiments need tyro: pip install 'protojax[experiments]'"
         ) from error
     config = configs[name]
-    out = "where results go"
-    folder = pathlib.Path("runs", f"{script}-{name}")
+    folder = f"runs/{script}-{name}"
     plan = "print programs, memory and expected time (tried on one image), then stop"
     fields: list[Any] = [
         ("config", Annotated[type(config), tyro.conf.arg(name="")]),
-        ("out", Annotated[pathlib.Path, tyro.conf.arg(help=out)], folder),
+        ("out", Annotated[str, tyro.conf.arg(help=_OUT)], folder),
+        ("distributed", _flag(_DISTRIBUTED), False),
     ]
     if plannable:
-        alone = tyro.conf.FlagCreatePairsOff  # there is no --no-plan
-        fields.append(("plan", Annotated[bool, tyro.conf.arg(help=plan), alone], False))
+        fields.append(("plan", _flag(plan), False))
     options = dataclasses.make_dataclass("Options", fields, frozen=True)
     named = f"Configurations (the first argument): {', '.join(configs)}."
     return tyro.cli(
@@ -150,6 +158,31 @@ def _parse(
         description="\n\n".join(filter(None, [description, named])),
         args=list(arguments),
         default=options(config=config),
+    )
+
+
+def _flag(text: str) -> Any:
+    import tyro
+
+    # There is no --no-plan.
+    return Annotated[bool, tyro.conf.arg(help=text), tyro.conf.FlagCreatePairsOff]
+
+
+def _join() -> None:
+    """Become one of the processes of a cluster, before JAX looks for devices.
+
+    JAX finds the others itself under SLURM, Open MPI and on TPUs; anywhere else three
+    variables of the environment say where they are. A process that is lost takes no
+    other with it, but for the first, through which they find each other.
+    """
+    jax.config.update("jax_enable_recoverability", True)
+    told = {name: os.environ.get(f"JAX_{name.upper()}") for name in _TOLD}
+    if None in told.values():
+        jax.distributed.initialize()
+        return
+    address, count, index = told.values()
+    jax.distributed.initialize(
+        address, int(count), int(index), cluster_detection_method="deactivate"
     )
 
 

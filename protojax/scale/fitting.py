@@ -16,19 +16,23 @@ from protojax.scale import programs
 _log = logging.getLogger(__name__)
 
 _SHARE = 0.8  # of the memory that is free: others want some, and it is fragmented
+_PARTS = 256  # of one setting, at most: what is lost with a part is little enough
 _MEMORY_FILE = pathlib.Path("/proc/meminfo")
 
 
-def usual_chunk(mesh: Mesh) -> int:
+def usual_chunk(mesh: Mesh, count: int) -> int:
     """How many examples make a part where no number is given.
 
     Args:
       mesh: the devices.
+      count: of the examples.
 
     Returns:
-      8 per device where they are CPUs, whose cores are soon busy, 64 on others.
+      8 per device where they are CPUs, whose cores are soon busy, 64 on others; of
+      very many examples so many that there are few parts, as a file costs milliseconds.
     """
-    return (8 if mesh.devices.flat[0].platform == "cpu" else 64) * mesh.size
+    each = 8 if mesh.devices.flat[0].platform == "cpu" else 64
+    return max(each * mesh.size, math.ceil(count / _PARTS))
 
 
 def room(mesh: Mesh) -> float:

@@ -7,6 +7,7 @@ styles lie inside the HTML file, so that it can be sent, kept and printed as it 
 import base64
 import html
 import io
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,7 +59,7 @@ class Section(NamedTuple):
 
 
 def write(
-    folder: str | pathlib.Path,
+    folder: str | os.PathLike[str],
     *,
     title: str,
     sections: Sequence[Section],
@@ -85,7 +86,7 @@ def write(
     ...     page.name, sorted(p.name for p in page.parent.iterdir())
     ('report.html', ['report.html', 'report.md', 'summary.json'])
     """
-    folder = pathlib.Path(folder)
+    folder = storage.place(folder)
     made = Section("How this was made", [_provenance(provenance)])
     sections = [*sections, made]
     lines = [f"# {title}"]

@@ -167,8 +167,15 @@ def place(source: Source) -> Source:
       With both on every device.
     """
     everywhere = NamedSharding(source.mesh, PartitionSpec())
-    put = jax.device_put((source.weights, source.key), everywhere)
+    weights = jax.tree.map(_at_hand, source.weights)
+    put = jax.device_put((weights, source.key), everywhere)
     return source._replace(weights=put[0], key=put[1])
+
+
+def _at_hand(leaf: Any) -> Any:
+    """What was trained on the devices of all processes lies whole on each of them."""
+    far = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    return np.asarray(leaf) if far else leaf
 
 
 def lanes(source: Source) -> int:

@@ -57,7 +57,8 @@ def finishing(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
 
     def restore() -> None:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None is one that Python did not set, such as JAX's of a cluster.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     try:
         yield stop

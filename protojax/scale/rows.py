@@ -152,7 +152,8 @@ def metadata(part: pathlib.Path) -> dict[str, Any]:
       ValueError: the file cannot be read, or is no part of a sweep.
     """
     try:
-        entries = pq.read_schema(part).metadata or {}
+        with part.open("rb") as file:
+            entries = pq.read_schema(file).metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise unreadable(part, error) from error
     if b"protojax" not in entries:

@@ -8,19 +8,54 @@ it was made with and refuses anything else, and is filled by one process at a ti
 import contextlib
 import functools
 import importlib.metadata
+import io
 import json
 import logging
 import os
 import pathlib
 import subprocess
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
+
+import jax
+from etils import epath
 
 import protojax
 
 _log = logging.getLogger(__name__)
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "matfree", "pyarrow")
+
+
+def place(folder: str | os.PathLike[str]) -> pathlib.Path:
+    """A folder, on a disk or in a bucket.
+
+    Args:
+      folder: a path, or an address such as `gs://bucket/folder` or `s3://...`.
+
+    Returns:
+      A `pathlib.Path`, or for a bucket the `epath.Path` that has the same methods.
+
+    >>> place("runs/one")
+    PosixPath('runs/one')
+    >>> place("gs://bucket") / "runs"
+    PosixGPath('gs://bucket/runs')
+    """
+    path = epath.Path(folder)
+    return typing.cast(pathlib.Path, path) if is_bucket(path) else pathlib.Path(folder)
+
+
+def is_bucket(path: os.PathLike[str]) -> bool:
+    """Whether a path is an address in a bucket, where files are whole by themselves.
+
+    Args:
+      path: from `place`.
+
+    Returns:
+      False on a disk.
+    """
+    return "://" in os.fspath(path)
 
 
 def write(path: pathlib.Path, save: Callable[[BinaryIO], Any]) -> None:
@@ -37,10 +72,15 @@ def write(path: pathlib.Path, save: Callable[[BinaryIO], Any]) -> None:
     ...     path.read_text()
     'whole'
     """
+    if is_bucket(path):  # an object is there when all of it is
+        contents = io.BytesIO()
+        save(contents)
+        path.write_bytes(contents.getvalue())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One temporary name per file: what a killed process left is overwritten by the
-    # next try. The dot hides it from pandas, polars and DuckDB.
-    partial = path.with_name(f".{path.name}.tmp")
+    # One temporary name per file and process: what a killed process left is overwritten
+    # by the next try. The dot hides it from pandas, polars and DuckDB.
+    partial = path.with_name(f".{path.name}.{jax.process_index()}.tmp")
     try:
         with open(partial, "wb") as file:
             save(file)
@@ -67,10 +107,14 @@ def alone(folder: pathlib.Path) -> Iterator[None]:
     """Let one process or thread at a time fill a folder, while others wait.
 
     The lock is the operating system's, on a hidden file beside the folder: it ends with
-    whoever holds it, however that was stopped. Where there is no POSIX, nobody waits.
+    whoever holds it, however that was stopped. Where there is no POSIX, nobody waits;
+    in a bucket, which has no locks, one process may come.
 
     Args:
       folder: what is to be filled; it need not be there.
+
+    Raises:
+      ValueError: several processes would fill a folder in a bucket.
 
     Yields:
       Nothing.
@@ -81,7 +125,12 @@ def alone(folder: pathlib.Path) -> Iterator[None]:
     ...         print(os.listdir(home))
     ['.weights.lock']
     """
-    if os.name != "posix":
+    if is_bucket(folder) and jax.process_count() > 1:
+        raise ValueError(
+            f"{folder} is in a bucket, where {jax.process_count()} processes cannot "
+            "take turns: fill it by one process first, or use a shared file system"
+        )
+    if is_bucket(folder) or os.name != "posix":
         yield
         return
     import fcntl

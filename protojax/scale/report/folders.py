@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -11,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from protojax.scale import rows as parts
+from protojax.scale import storage
 
 
-def read(*folders: str | pathlib.Path) -> list[dict[str, Any]]:
+def read(*folders: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """All rows of one or several result folders.
 
     Args:
@@ -38,7 +40,7 @@ def read(*folders: str | pathlib.Path) -> list[dict[str, Any]]:
     return [row for part in _parts(folders) for row in _table(part).to_pylist()]
 
 
-def arrays(*folders: str | pathlib.Path) -> list[dict[str, Any]]:
+def arrays(*folders: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The arrays that were kept, one dict for each example and setting.
 
     Args:
@@ -60,7 +62,7 @@ def arrays(*folders: str | pathlib.Path) -> list[dict[str, Any]]:
     for part in _parts(folders):
         path = part.parents[1] / "arrays" / f"{part.stem}.npz"
         if path.exists():
-            with np.load(path) as file:
+            with path.open("rb") as raw, np.load(raw) as file:
                 kept = dict(file)
             setting = json.loads(str(kept.pop("setting")))
             for number, ident in enumerate(kept.pop("id").tolist()):
@@ -69,7 +71,7 @@ def arrays(*folders: str | pathlib.Path) -> list[dict[str, Any]]:
     return found
 
 
-def provenance(*folders: str | pathlib.Path) -> dict[str, Any]:
+def provenance(*folders: str | os.PathLike[str]) -> dict[str, Any]:
     """How the rows of folders were made.
 
     Args:
@@ -115,7 +117,7 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     return list(seen.values())
 
 
-def _parts(folders: Sequence[str | pathlib.Path]) -> list[pathlib.Path]:
+def _parts(folders: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
     found: list[tuple[int, int, int, pathlib.Path]] = []
     for number, folder in enumerate(_expand(folders)):
         paths = list((folder / "rows").glob("*.parquet"))
@@ -127,16 +129,21 @@ def _parts(folders: Sequence[str | pathlib.Path]) -> list[pathlib.Path]:
     return [path for *_, path in sorted(found)]
 
 
-def _expand(folders: Sequence[str | pathlib.Path]) -> Iterator[pathlib.Path]:
+def _expand(folders: Sequence[str | os.PathLike[str]]) -> Iterator[pathlib.Path]:
     for folder in folders:
-        matches = sorted(glob.glob(str(folder)))
+        pattern = storage.place(folder)
+        if storage.is_bucket(pattern):
+            matches = sorted(pattern.parent.glob(pattern.name))
+        else:
+            matches = [pathlib.Path(m) for m in sorted(glob.glob(str(pattern)))]
         if not matches:
             raise ValueError(f"no folder {folder}: pass one that a sweep wrote")
-        yield from (pathlib.Path(match) for match in matches)
+        yield from matches
 
 
 def _table(part: pathlib.Path) -> pa.Table:
     try:
-        return pq.read_table(part)
+        with part.open("rb") as file:
+            return pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise parts.unreadable(part, error) from error
