@@ -7,7 +7,8 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES = setup.cfg pyproject.toml
 
-.PHONY: demo test test-slow test-oldest test-newest check bench docs notebooks install clean
+.PHONY: demo test test-slow test-kill test-oldest test-newest check bench docs notebooks \
+  install clean
 
 demo: $(VENV)/.experiments
 	$(BIN)/python -m experiments.fragility demo --out runs/demo
@@ -33,6 +34,10 @@ notebooks: $(VENV)/.notebooks
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
 install: $(VENV)/.experiments $(VENV)/.test $(VENV)/.bench $(VENV)/.notebooks $(VENV)/.docs
+
+# Sweeps and trainings that are killed at fifty random moments each.
+test-kill: $(VENV)/.test
+	PROTOJAX_KILLS=50 $(BIN)/python -m pytest -p no:xdist tests/scale/test_killed.py
 
 # The lowest and the highest versions that are supported. The newest Pythons test
 # without PyTorch and Captum, and say so.

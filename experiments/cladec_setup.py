@@ -126,7 +126,7 @@ def own(
     if folder is None:
         return model.init(key, train["image"][0])
     file = folder / "classifier.npz"
-    if not file.exists():
+    if not trainings.comes(file.exists):
         _log.info("training the classifier on %d images", len(train["label"]))
         if config.model == AUTHORS:
             weights = strided(config, model, train, key)

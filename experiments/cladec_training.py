@@ -100,7 +100,7 @@ def trained(
     """Members of one kind: `params`, `alpha`, `seed`, `diverged`, `[M, ...]`."""
     called = name(layer, kind)
     file = folder / f"{called}.npz"
-    if file.exists():
+    if trainings.comes(file.exists):
         return trainings.read(file)
     if kind in ("linear", "principal"):
         found = solved(setup, layer, kind)
@@ -244,7 +244,7 @@ def evaluated(
     classifier that is explained makes of it.
     """
     file = folder / f"{name(layer, kind)}-evaluated.npz"
-    if file.exists():
+    if trainings.comes(file.exists):
         return trainings.read(file)["accuracy"]
     _log.info("%s, %s: %d classifiers to judge", layer, kind, len(found["seed"]))
     model = models.SmallClassifier(setup.classes)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import cli
+from experiments import cli, trainings
 from protojax import checkpoints, data, models, sweeps, training
 from protojax.contracts import Array, Key, PyTree
 from protojax.scale import figures, identity, pages, parts, progress, report, storage
@@ -65,6 +65,7 @@ def fit(config: Config, folder: pathlib.Path) -> PyTree:
         jax.random.key(config.seed), jnp.zeros((size, size, 3))
     )
     state = training.init(params, optimizer, key=jax.random.key(config.seed))
+    trainings.comes(lambda: config.steps in checkpoints.steps(folder))
     if checkpoints.steps(folder):
         state = checkpoints.restore(folder, state)
     start = int(state.step)
@@ -81,12 +82,14 @@ def fit(config: Config, folder: pathlib.Path) -> PyTree:
     loss = functools.partial(cross_entropy, model)
     few = itertools.islice(batches, config.steps - start)
     knobs = dataclasses.asdict(config)
-    with progress.bar(config.steps, start, unit="step") as step:
-        steps = training.train(loss, state, few, optimizer)
-        for state, _ in steps:
+    with (
+        checkpoints.saving(folder) as save,
+        progress.bar(config.steps, start, unit="step") as step,
+    ):
+        for state, _ in training.train(loss, state, few, optimizer):
             step(1)
             if state.step % config.save_every == 0 or state.step == config.steps:
-                checkpoints.save(folder, state, knobs)
+                save(state, knobs)
     return state.params
 
 
@@ -132,6 +135,8 @@ def trained(config: Config | None = None) -> tuple[nn.Module, PyTree]:
     name = identity.digest([dataclasses.asdict(config), program])
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     folder = pathlib.Path(home, "protojax", f"birds-{name}")
+    if jax.process_index():
+        return model, fit(config, folder)
     with storage.alone(folder):  # another experiment may train it at this moment
         return model, fit(config, folder)
 

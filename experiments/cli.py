@@ -62,7 +62,8 @@ def run(
 
     Raises:
       SystemExit: a bad command line, whatever the script refuses by a `ValueError` of
-        ours or a missing file, a folder of another configuration, Ctrl-C.
+        ours, a file that is missing or cannot be written, a folder of another
+        configuration, Ctrl-C.
       ModuleNotFoundError: tyro is not installed; says how to install it.
     """
     arguments = list(sys.argv[1:] if args is None else args)
@@ -82,7 +83,7 @@ def run(
     notes = {"script": script, "name": name, "command": command, **storage.versions()}
     try:
         storage.claim(folder, "config", dataclasses.asdict(parsed.config), **notes)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"{script}: {error} (`--out`)") from error
     try:
         with _one_line(script):
@@ -105,7 +106,7 @@ def _one_line(script: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         place = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         if not any(place.is_relative_to(home) for home in _OURS):
             raise

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import networks, protopnet_network, protopnet_stages
+from experiments import networks, protopnet_network, protopnet_stages, trainings
 from experiments.protopnet_data import Examples
 from experiments.protopnet_network import Network, Weights
 from experiments.protopnet_stages import Prepare, Stage
@@ -75,15 +75,17 @@ def fit(
             network, state, log = pruned(network, state, examples, config)
         else:
             end = sum(stage.steps for stage in plan[: place + 1])
-            state, log = trained(
-                network,
-                state,
-                examples,
-                config,
-                (kind, end),
-                save=functools.partial(checkpoints.save, here, config=notes, keep=1),
-                prepare=prepare,
-            )
+            with checkpoints.saving(here, keep=1) as save:
+                state, log = trained(
+                    network,
+                    state,
+                    examples,
+                    config,
+                    (kind, end),
+                    save=functools.partial(save, config=notes),
+                    prepare=prepare,
+                )
+        state = trainings.agreed(state)
         weights = state.params, state.extra
         if judge is None or kind == "prune":
             judge = networks.mapped(network.apply())
@@ -154,6 +156,7 @@ def trained(
     few = itertools.islice(examples.batches(start), end - start)
     of_batch = functools.partial(protopnet_stages.loss, network, config, prepare)
     recent: collections.deque = collections.deque(maxlen=examples.epoch)
+    state, few = trainings.shared(state, few, config.batch)
     steps = training.train(of_batch, state, few, optimizer)
     with progress.bar(end, start, unit="step") as step:
         for number, (after, log) in enumerate(steps, start + 1):
@@ -162,6 +165,7 @@ def trained(
             state = after
             if number % config.save_every == 0 and number < end:
                 save(state)
+    state = jax.tree.map(jnp.asarray, jax.device_get(state))  # as it is on every device
     return state, _means(recent)
 
 

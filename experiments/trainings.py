@@ -1,15 +1,18 @@
 """Training of many members at once, epochs by epochs, kept on disk."""
 
 import logging
+import math
 import pathlib
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jax.experimental import multihost_utils
 
 from protojax import checkpoints, srae, training
 from protojax.contracts import Array, PyTree
@@ -41,7 +44,11 @@ def run(
       The members.
     """
     members = _restored(spot, start)
-    with progress.bar(epochs, int(jnp.max(members.round)), unit="epoch") as step:
+    done = int(jnp.max(members.round))
+    with (
+        checkpoints.saving(spot, keep=1) as save,
+        progress.bar(epochs, done, unit="epoch") as step,
+    ):
         _log.info("%s: %d networks at once", title, len(members.round))
         while (at := int(jnp.max(members.round))) < epochs:
             until = at + save_every
@@ -50,7 +57,7 @@ def run(
             step(reached - at)
             if reached < min(until, epochs):
                 break  # the last of them has stopped
-            checkpoints.save(spot, _state(jnp.int32(reached), members), {}, keep=1)
+            save(_state(jnp.int32(reached), members), {})
     return members
 
 
@@ -63,6 +70,46 @@ def first_sound(groups: np.ndarray, diverged: np.ndarray) -> np.ndarray:
     """
     order = np.lexsort((diverged, groups))
     return order[np.unique(groups[order], return_index=True)[1]]
+
+
+def shared(
+    state: training.State, batches: Iterable[PyTree], size: int
+) -> tuple[training.State, Iterable[PyTree]]:
+    """Training on all devices that there are; a CPU alone has nothing to share.
+
+    Where one process has more devices than divide a batch, some stay idle.
+    """
+    devices = jax.devices()
+    if jax.process_count() == 1:
+        several = 1 if jax.default_backend() == "cpu" else math.gcd(size, len(devices))
+        devices = devices[:several]
+    if len(devices) == 1:
+        return state, batches
+    return training.spread(state, batches, devices=devices)
+
+
+def agreed(tree: PyTree) -> PyTree:
+    """What the first process has, in all: others may have rounded it otherwise."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(jnp.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def comes(made: Callable[[], bool]) -> bool:
+    """Whether something is made: the first process makes it, others wait until it is.
+
+    Args:
+      made: such as `file.exists`.
+
+    Returns:
+      False for the first process alone, which is then to make it.
+    """
+    waiting = jax.process_index() > 0 and not made()
+    if waiting:
+        _log.info("waiting for the first process, which trains")
+    while waiting and not made():
+        time.sleep(1)
+    return waiting or made()
 
 
 def forget(folder: pathlib.Path, pattern: str) -> None:
@@ -80,7 +127,7 @@ def write(file: pathlib.Path, tree: dict[str, Any]) -> None:
 
 def read(file: pathlib.Path) -> dict[str, Any]:
     """Read what `write` wrote."""
-    with np.load(file) as flat:
+    with file.open("rb") as raw, np.load(raw) as flat:
         tree: dict[str, Any] = traverse_util.unflatten_dict(dict(flat), sep="/")
     return tree
 

@@ -98,7 +98,7 @@ def untrained(config: "Config", setup: "Setup", method: str) -> Trained:
 def fit(config: "Config", setup: "Setup", method: str, folder: pathlib.Path) -> Trained:
     """Fit a method that is not trained as a network, or read it."""
     file = folder / f"{method}.npz"
-    if file.exists():
+    if trainings.comes(file.exists):
         return read(file)
     _log.info("%s", xnn_methods.NAMES[method])
     inside = jnp.setdiff1d(jnp.arange(len(setup.data.z)), setup.data.held)
@@ -154,7 +154,7 @@ def trained(
       The members, seeds running fastest.
     """
     file = folder / f"{method}.npz"
-    if file.exists():
+    if trainings.comes(file.exists):
         return read(file)
     facts = _facts(np.repeat(np.arange(len(groups)), seeds), seeds)
     params: PyTree = None

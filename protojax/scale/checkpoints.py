@@ -5,10 +5,11 @@ so that a killed process leaves only whole checkpoints behind. Beside the arrays
 caller's configuration and a list of the arrays with their checksums.
 """
 
+import functools
 import os
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import jax
@@ -17,10 +18,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from protojax.scale import training
+from protojax.scale import storage, training
 
 State = training.State
 Folder = str | os.PathLike[str]
+Write = Callable[[State, Mapping[str, Any]], bool]
 
 
 class MissingCheckpoint(FileNotFoundError):
@@ -34,7 +36,7 @@ class BrokenCheckpoint(ValueError):
 def save(
     folder: Folder, state: State, config: Mapping[str, Any], *, keep: int = 3
 ) -> bool:
-    """Write a checkpoint of `state.step`.
+    """Write a checkpoint of `state.step`, and wait until it is written.
 
     Args:
       folder: where the checkpoints of one training are; made if need be. Buckets
@@ -45,7 +47,7 @@ def save(
 
     Returns:
       True if it was written, False if a checkpoint of this step was there and was left
-      as it is.
+      as it is, or if this is not the process that writes, see `saving`.
 
     Raises:
       ValueError: if `keep` is less than 1, or the folder holds a later step: it belongs
@@ -59,28 +61,105 @@ def save(
     >>> checkpoints.save(folder, state, {"optimizer": "sgd"})
     True
     """
+    with saving(folder, keep=keep) as write:
+        return write(state, config)
+
+
+@contextmanager
+def saving(folder: Folder, *, keep: int = 3) -> Iterator[Write]:
+    """Write checkpoints in the background while training goes on.
+
+    A call copies the state, and returns while the copy is being written; the next one,
+    and leaving, wait for it and raise what went wrong with it, such as a full disk.
+
+    Where JAX runs as several processes, a state that lies on the devices of all of them
+    (see `training.spread`) is written by all, each what it holds; all must call. One
+    that lies on the devices of one process is written by the first process alone.
+
+    Args:
+      folder: as in `save`.
+      keep: as in `save`.
+
+    Yields:
+      A function of a state and a configuration, which returns and raises as `save`.
+
+    Raises:
+      ValueError: if `keep` is less than 1.
+
+    >>> import tempfile, jax, optax
+    >>> from protojax.scale import checkpoints, training
+    >>> state = training.init({"w": 1.0}, optax.sgd(0.1), key=jax.random.key(0))
+    >>> folder = tempfile.mkdtemp()
+    >>> with checkpoints.saving(folder) as write:
+    ...     write(state, {"rate": 0.1})
+    True
+    >>> checkpoints.steps(folder)
+    [0]
+    """
     if keep < 1:
         raise ValueError(f"`keep` must be 1 or more, got {keep}")
-    state = jax.tree.map(jnp.asarray, state)
-    step = int(state.step)
+    path = _path(folder)
+    with ExitStack() as stack:
+
+        @functools.cache
+        def manager(alone: bool) -> ocp.CheckpointManager:
+            path.mkdir(parents=True, exist_ok=True)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                cleanup_tmp_directories=True,
+                create=False,
+                multiprocessing_options=_processes(alone),
+            )
+            return stack.enter_context(ocp.CheckpointManager(path, options=options))
+
+        def write(state: State, config: Mapping[str, Any]) -> bool:
+            alone = all(map(_is_at_hand, jax.tree.leaves(state)))
+            if alone and jax.process_index():
+                return False
+            return _write(manager(alone), folder, state, config)
+
+        yield write
+
+
+def _write(
+    manager: ocp.CheckpointManager,
+    folder: Folder,
+    state: State,
+    config: Mapping[str, Any],
+) -> bool:
+    # Training goes on in the memory of the state that it was given.
+    state = jax.tree.map(jnp.copy, state)
+    step, latest = int(state.step), manager.latest_step()
+    if latest is not None and latest > step:
+        raise ValueError(
+            f"`folder` {folder} holds step {latest}, later than {step}, the step "
+            "to be saved: use another folder, or remove those checkpoints"
+        )
+    if latest == step:
+        return False
     items = ocp.args.Composite(
         state=ocp.args.StandardSave(state._asdict()),
         config=ocp.args.JsonSave(dict(config)),
         arrays=ocp.args.JsonSave(_inventory(state)),
     )
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=False
+    return bool(manager.save(step, args=items))
+
+
+def _is_at_hand(leaf: Any) -> bool:
+    """Whether an array lies on the devices of this process alone."""
+    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+
+
+def _processes(alone: bool) -> ocp.options.MultiprocessingOptions:
+    """Who takes part in writing or reading: this process, or all."""
+    if not alone or jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    here = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=here,
+        active_processes={here},
+        barrier_sync_key_prefix=f"process-{here}",
     )
-    with ocp.CheckpointManager(_path(folder), options=options) as manager:
-        latest = manager.latest_step()
-        if latest is not None and latest > step:
-            raise ValueError(
-                f"`folder` {folder} holds step {latest}, later than {step}, the step "
-                "to be saved: use another folder, or remove those checkpoints"
-            )
-        if latest == step:
-            return False
-        return bool(manager.save(step, args=items))
 
 
 def restore(folder: Folder, like: State, *, step: int | None = None) -> State:
@@ -89,7 +168,8 @@ def restore(folder: Folder, like: State, *, step: int | None = None) -> State:
     Args:
       folder: where the checkpoints of one training are.
       like: a state of the same structure, shapes and types, say `training.init(...)`
-        or `jax.eval_shape` of it; arrays are put where its arrays are.
+        or `jax.eval_shape` of it; arrays are put where its arrays are. Where those are
+        on the devices of several processes, all of them must call.
       step: which one; None is the latest.
 
     Returns:
@@ -109,7 +189,8 @@ def restore(folder: Folder, like: State, *, step: int | None = None) -> State:
     1.0
     """
     wanted = jax.tree.map(_abstract, like)
-    with _reading(folder, step) as (manager, found):
+    alone = all(leaf.sharding.is_fully_addressable for leaf in jax.tree.leaves(wanted))
+    with _reading(folder, step, alone) as (manager, found):
         written = manager.restore(
             found, args=ocp.args.Composite(arrays=ocp.args.JsonRestore())
         ).arrays
@@ -158,7 +239,7 @@ def config(folder: Folder, *, step: int | None = None) -> dict[str, Any]:
     >>> checkpoints.config(folder)
     {'rate': 0.1}
     """
-    with _reading(folder, step) as (manager, found):
+    with _reading(folder, step, True) as (manager, found):
         return manager.restore(
             found, args=ocp.args.Composite(config=ocp.args.JsonRestore())
         ).config
@@ -181,21 +262,17 @@ def steps(folder: Folder) -> list[int]:
     >>> checkpoints.steps(folder)
     [0]
     """
-    path = _path(folder)
-    if not path.is_dir():
-        return []
-    options = ocp.CheckpointManagerOptions(create=False)
-    with ocp.CheckpointManager(path, options=options) as manager:
-        return sorted(manager.all_steps())
+    return sorted(ocp.utils.checkpoint_steps(_path(folder)))
 
 
 def _path(folder: Folder) -> epath.Path:
-    return epath.Path(folder).expanduser().resolve()
+    path = epath.Path(folder)
+    return path if storage.is_bucket(path) else path.expanduser().resolve()
 
 
 @contextmanager
 def _reading(
-    folder: Folder, step: int | None
+    folder: Folder, step: int | None, alone: bool
 ) -> Iterator[tuple[ocp.CheckpointManager, int]]:
     """A manager, and the step that is read; what goes wrong is called by its name."""
     there = steps(folder)
@@ -206,7 +283,9 @@ def _reading(
             f"no checkpoint of step {step} in {folder}; there are {there}"
         )
     found = there[-1] if step is None else step
-    options = ocp.CheckpointManagerOptions(create=False)
+    options = ocp.CheckpointManagerOptions(
+        create=False, multiprocessing_options=_processes(alone)
+    )
     with ocp.CheckpointManager(_path(folder), options=options) as manager:
         try:
             yield manager, found

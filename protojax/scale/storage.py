@@ -65,6 +65,10 @@ def write(path: pathlib.Path, save: Callable[[BinaryIO], Any]) -> None:
       path: where the file shall lie; its folder is made if need be.
       save: writes the contents to the open binary file it is given.
 
+    Raises:
+      OSError: a full disk, a folder that may not be written to; names the file and the
+        remedy.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder, "a", "note.txt")
@@ -77,7 +81,18 @@ def write(path: pathlib.Path, save: Callable[[BinaryIO], Any]) -> None:
         save(contents)
         path.write_bytes(contents.getvalue())
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_and_rename(path, save)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{path} cannot be written ({error.strerror or error}): what is finished is"
+            " kept. Make room, or the folder writable, and run the same command again",
+        ) from error
+
+
+def _write_and_rename(path: pathlib.Path, save: Callable[[BinaryIO], Any]) -> None:
     # One temporary name per file and process: what a killed process left is overwritten
     # by the next try. The dot hides it from pandas, polars and DuckDB.
     partial = path.with_name(f".{path.name}.{jax.process_index()}.tmp")

@@ -2,11 +2,12 @@
 
     state = training.init(params, optimizer, key=key)
     stream = data.batches("parts", "train", size=32, image_size=64, seed=0)
-    for state, log in training.train(loss, state, stream, optimizer):
-        if state.step % 500 == 0:
-            checkpoints.save(folder, state, config)
-        if state.step == 2000:
-            break
+    with checkpoints.saving(folder) as save:            # in the background
+        for state, log in training.train(loss, state, stream, optimizer):
+            if state.step % 500 == 0:
+                save(state, config)
+            if state.step == 2000:
+                break
 
 No callbacks, no trainer class. Everything random in step n comes from the state's key
 and n, so that training taken up from a checkpoint, with batches from
@@ -14,12 +15,14 @@ and n, so that training taken up from a checkpoint, with batches from
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from protojax import contracts
 from protojax.mechanisms import lowering
@@ -102,7 +105,7 @@ def train(
     The step is compiled once for each shape of batch, and updates the state in place: a
     state that was yielded is good until the next one is asked for (copy what is to be
     kept). The `state` that is passed in stays as it is. Where batches lie on several
-    devices, so does the work.
+    devices (see `spread`), so does the work.
 
     Args:
       loss: what is minimized, `(params, extra, batch, key) -> (loss, (extra, log))`.
@@ -134,6 +137,56 @@ def train(
     for batch in batches:
         state, log = compiled(state, batch)
         yield state, log
+
+
+def spread(
+    state: State,
+    batches: Iterable[PyTree],
+    *,
+    devices: Sequence[jax.Device] | None = None,
+) -> tuple[State, Iterator[PyTree]]:
+    """Put training on all devices of all processes, each with its share of a batch.
+
+    The state lies whole on every device. Where JAX runs as several processes, all pass
+    the same state and the same batches, which `data.batches` of one seed makes so, and
+    all train: they wait for each other at every step. On as many devices as before
+    training goes on to the bit, on others sums are rounded otherwise.
+
+    Args:
+      state: from `init` or `checkpoints.restore`.
+      batches: of arrays whose first axis is that of the examples.
+      devices: which; all there are if not given.
+
+    Returns:
+      State and batches for `train`. The batches raise a `ValueError` where one cannot
+      be divided among the devices.
+
+    >>> import jax, optax
+    >>> from protojax.scale import training
+    >>> state = training.init({"w": 1.0}, optax.sgd(0.1), key=jax.random.key(0))
+    >>> state, batches = training.spread(state, [jax.numpy.ones(8)])
+    >>> next(batches).sharding.num_devices == jax.device_count()
+    True
+    """
+    mesh = Mesh(np.asarray(jax.devices() if devices is None else devices), "data")
+
+    def put(leaf: Any, spec: PartitionSpec) -> Array:
+        values, sharding = np.asarray(leaf), NamedSharding(mesh, spec)
+        # Not `device_put`, which would ask all processes whether the values are equal.
+        return jax.make_array_from_callback(
+            values.shape, sharding, lambda index: values[index]
+        )
+
+    def share(leaf: Any) -> Array:
+        if np.shape(leaf)[0] % mesh.size:
+            raise ValueError(
+                f"a batch of {np.shape(leaf)[0]} cannot be divided among {mesh.size} "
+                "devices: choose a multiple of them"
+            )
+        return put(leaf, PartitionSpec("data"))
+
+    whole = jax.tree.map(lambda leaf: put(leaf, PartitionSpec()), state)
+    return whole, (jax.tree.map(share, batch) for batch in batches)
 
 
 def _step(

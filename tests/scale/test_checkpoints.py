@@ -1,10 +1,6 @@
 import itertools
 import pathlib
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +87,31 @@ def test_a_step_that_is_there_is_left_and_an_earlier_one_refused(saved):
         checkpoints.save(folder, state, {}, keep=0)
 
 
+def test_checkpoints_are_written_while_training_goes_on(tmp_path):
+    with checkpoints.saving(tmp_path) as save:
+        batches = data.batches("parts:12", "train", size=4, image_size=16, seed=0)
+        few = itertools.islice(batches, 3)
+        states = []
+        for state, _ in training.train(loss, start(), few, OPTIMIZER):
+            assert save(state, {"at": int(state.step)})
+            states.append(jax.device_get(state))  # the next step takes its memory
+            assert not save(state, {})
+    assert checkpoints.steps(tmp_path) == [1, 2, 3]
+    for state in states:
+        found = checkpoints.restore(tmp_path, start(), step=int(state.step))
+        assert_same(found, state)
+
+
+def test_what_goes_wrong_in_the_background_is_raised(tmp_path):
+    with (
+        pytest.raises(OSError, match="Read-only|denied|No such file|directory"),
+        checkpoints.saving(tmp_path / "here") as save,
+    ):
+        save(start(), {})
+        shutil.rmtree(tmp_path / "here", ignore_errors=True)
+        (tmp_path / "here").write_text("a file")
+
+
 def test_a_missing_checkpoint_is_named(saved):
     folder, _ = saved
     with pytest.raises(checkpoints.MissingCheckpoint, match="no checkpoint in"):
@@ -151,41 +172,3 @@ def test_arrays_that_are_not_what_was_written_are_told(tmp_path):
     inventory.write_text(text.replace(str(check), str(check + 1)))
     with pytest.raises(checkpoints.BrokenCheckpoint, match="are not what was written"):
         checkpoints.restore(tmp_path, state)
-
-
-WRITER = """
-import sys, jax, jax.numpy as jnp, optax
-from protojax.scale import checkpoints, training
-state = training.init({"w": jnp.zeros(300_000)}, optax.sgd(0.1), key=jax.random.key(0))
-for i in range(1, 10_000):
-    params = {"w": jnp.full(300_000, float(i))}
-    state = state._replace(step=jnp.asarray(i), params=params)
-    checkpoints.save(sys.argv[1], state, {"i": i})
-    print(i, flush=True)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("delay", [0.01, 0.05, 0.12])
-def test_a_killed_writer_leaves_a_whole_checkpoint(tmp_path, delay):
-    root = pathlib.Path(checkpoints.__file__).parents[2]
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=root,
-    )
-    with writer:
-        while int(writer.stdout.readline()) < 5:
-            pass
-        time.sleep(delay)
-        writer.send_signal(signal.SIGKILL)
-    state = training.init(
-        {"w": jnp.zeros(300_000)}, optax.sgd(0.1), key=jax.random.key(0)
-    )
-    found = checkpoints.restore(tmp_path, state)
-    assert int(found.step) >= 5
-    np.testing.assert_array_equal(found.params["w"], np.full(300_000, found.step))
-    later = found._replace(step=found.step + 1)
-    assert checkpoints.save(tmp_path, later, {})
-    assert not list(tmp_path.glob("*tmp*"))

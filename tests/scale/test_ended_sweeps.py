@@ -1,12 +1,19 @@
 """What a sweep leaves behind where its process is ended."""
 
+import errno
+import itertools
 import os
 import subprocess
 import sys
 import textwrap
 import time
 
+import jax
+import jax.numpy as jnp
 import pyarrow.parquet as pq
+import pytest
+
+from protojax.scale import storage, sweeps
 
 
 def read(folder):
@@ -42,28 +49,47 @@ def test_sigterm_ends_a_process_with_whole_parts_only(tmp_path):
     assert not list((tmp_path / "rows").glob(".*"))
 
 
-def test_a_killed_process_loses_and_doubles_nothing(tmp_path):
-    script = textwrap.dedent(f"""
-        import jax, jax.numpy as jnp
-        from protojax.scale import sweeps
-        def one(weights, x, key):
-            return {{"x": x + jax.random.uniform(key), "image": jnp.full([64, 64], x)}}
-        sweeps.run(one, (), [{{}}], jnp.arange(50.0), {str(tmp_path)!r},
-                   key=jax.random.key(0), chunk=1, keep=range(50))
-    """)
-    command = [sys.executable, "-c", script]
-    rows_there = tmp_path / "rows"
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while len(list(rows_there.glob("*.parquet"))) < 3:
-            assert process.poll() is None
-            time.sleep(0.001)
-        process.kill()
-    finished = set(rows_there.glob("*.parquet"))
-    assert 3 <= len(finished) < 50
-    before = read(tmp_path)
-    exec(script, {})  # here there are four devices, there was one
-    after = read(tmp_path)
-    assert [row["id"] for row in after] == list(range(50))
-    assert [row for row in after if row in before] == before
-    assert len(list((tmp_path / "arrays").glob("*.npz"))) == 50
-    assert not [p for p in tmp_path.rglob(".*")]
+def plain(folder, **knobs):
+    """A sweep of four numbers in two parts."""
+    one = lambda weights, x, key: {"x": x}  # noqa: ARG005
+    knobs = {"key": jax.random.key(0), "chunk": 2} | knobs
+    sweeps.run(one, (), [{}], jnp.arange(4.0), folder, **knobs)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.EROFS, OSError), (errno.EACCES, PermissionError), (errno.EDQUOT, OSError)],
+)
+def test_a_folder_that_cannot_be_written_to_is_named(
+    tmp_path, monkeypatch, number, kind
+):
+    def refuse(path, mode):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(storage, "open", refuse, raising=False)
+    with pytest.raises(kind, match=rf"config.json cannot be written \({os.strerror(number)}\)"):
+        plain(tmp_path)
+    monkeypatch.undo()
+    plain(tmp_path)
+    assert len(read(tmp_path)) == 4
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="config.json cannot be written .*run the same"):
+        plain(tmp_path / "file")
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, monkeypatch):
+    now = itertools.count(2e9, -3600)
+    for name in ("time", "time_ns"):
+        monkeypatch.setattr(time, name, lambda: int(next(now)))
+    plain(tmp_path)
+    rows = read(tmp_path)
+    first, second = sorted((tmp_path / "rows").iterdir())
+    second.unlink()
+    os.utime(first, (4e9, 4e9))  # of next century
+    plain(tmp_path)
+    assert first.stat().st_mtime == 4e9
+    assert [r["x"] for r in read(tmp_path)] == [r["x"] for r in rows] == [0, 1, 2, 3]
+    assert all(0 < row["seconds"] < 60 for row in read(tmp_path))
