@@ -58,6 +58,25 @@ def is_bucket(path: os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
+def listed(folder: pathlib.Path, pattern: str) -> set[pathlib.Path]:
+    """What is in a folder now, whoever put it there.
+
+    Args:
+      folder: from `place`, or in one.
+      pattern: of the names.
+
+    Returns:
+      The paths.
+    """
+    if not is_bucket(folder):
+        return set(folder.glob(pattern))
+    import fsspec  # which keeps lists of buckets, unless it is told not to
+
+    bucket, root = fsspec.url_to_fs(os.fspath(folder), use_listings_cache=False)
+    found = bucket.glob(f"{root}/{pattern}")
+    return {folder / pathlib.PurePosixPath(path).name for path in found}
+
+
 def write(path: pathlib.Path, save: Callable[[BinaryIO], Any]) -> None:
     """Write a file so that readers see all of it or nothing, even after a crash.
 
@@ -122,14 +141,11 @@ def alone(folder: pathlib.Path) -> Iterator[None]:
     """Let one process or thread at a time fill a folder, while others wait.
 
     The lock is the operating system's, on a hidden file beside the folder: it ends with
-    whoever holds it, however that was stopped. Where there is no POSIX, nobody waits;
-    in a bucket, which has no locks, one process may come.
+    whoever holds it, however that was stopped. In a bucket, and where there is no POSIX,
+    there are no locks, and nobody waits.
 
     Args:
       folder: what is to be filled; it need not be there.
-
-    Raises:
-      ValueError: several processes would fill a folder in a bucket.
 
     Yields:
       Nothing.
@@ -140,11 +156,6 @@ def alone(folder: pathlib.Path) -> Iterator[None]:
     ...         print(os.listdir(home))
     ['.weights.lock']
     """
-    if is_bucket(folder) and jax.process_count() > 1:
-        raise ValueError(
-            f"{folder} is in a bucket, where {jax.process_count()} processes cannot "
-            "take turns: fill it by one process first, or use a shared file system"
-        )
     if is_bucket(folder) or os.name != "posix":
         yield
         return

@@ -10,6 +10,7 @@ import numpy as np
 Row = Mapping[str, Any]
 
 _BLOCK = 1 << 22  # numbers drawn at once by the bootstrap
+_MANY = 100_000  # values of which the bootstrap tells nothing that is not known
 
 
 class Estimate(NamedTuple):
@@ -43,6 +44,8 @@ def estimate(
 ) -> Estimate:
     """Mean of a column over examples, with its percentile bootstrap interval.
 
+    See `interval` for that of very many.
+
     Rows that are `stalled` (an attack without a gradient to follow says nothing about
     robustness) or have no number are left out and counted; of `stalled` itself all rows
     are averaged. Several rows of one example, such as seeds, are averaged first:
@@ -69,18 +72,28 @@ def estimate(
     >>> estimate(rows, "loss")
     Estimate(mean=2.0, low=1.0, high=3.0, n=3, left_out=1)
     """
-    _check(rows, value)
-    means, left_out = _means(rows, value)
-    count = len(means)
+    check(rows, value)
+    found, left_out = _means(rows, value)
+    count = len(found)
     if count < 2:
-        mean = float(means[0]) if count else None
+        mean = float(found[0]) if count else None
         return Estimate(mean, None, None, count, left_out)
-    drawn = _resampled(means, resamples, seed)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(means.mean()), float(low), float(high), count, left_out)
+    low, high = interval(found, level=level, resamples=resamples, seed=seed)
+    return Estimate(float(found.mean()), low, high, count, left_out)
 
 
-def _check(rows: Sequence[Row], value: str) -> None:
+def check(rows: Sequence[Row], value: str) -> None:
+    """Refuse a column that no row has.
+
+    Args:
+      rows: from `read`.
+      value: the column.
+
+    Raises:
+      ValueError: names the columns that there are.
+
+    >>> check([{"id": 0, "loss": 1.0}], "loss")
+    """
     if rows and not any(value in row for row in rows):
         names = ", ".join(f"`{name}`" for name in rows[0])
         raise ValueError(f"no row has `{value}`: choose from {names}")
@@ -113,16 +126,16 @@ def proportion(rows: Sequence[Row], value: str, *, level: float = 0.95) -> Estim
     >>> share.mean, round(share.low, 3), share.high
     (1.0, 0.722, 1.0)
     """
-    _check(rows, value)
-    means, left_out = _means(rows, value)
-    count = len(means)
+    check(rows, value)
+    found, left_out = _means(rows, value)
+    count = len(found)
     if not count:
         return Estimate(None, None, None, 0, left_out)
-    if means.min() < 0 or means.max() > 1:
+    if found.min() < 0 or found.max() > 1:
         raise ValueError(
-            f"`{value}` is no share: it spans {means.min()}, {means.max()}"
+            f"`{value}` is no share: it spans {found.min()}, {found.max()}"
         )
-    share, z = float(means.mean()), statistics.NormalDist().inv_cdf((1 + level) / 2)
+    share, z = float(found.mean()), statistics.NormalDist().inv_cdf((1 + level) / 2)
     wide = 1 + z**2 / count
     middle = (share + z**2 / (2 * count)) / wide
     half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / wide
@@ -130,18 +143,72 @@ def proportion(rows: Sequence[Row], value: str, *, level: float = 0.95) -> Estim
     return Estimate(share, low, high, count, left_out)
 
 
-def _means(rows: Sequence[Row], value: str) -> tuple[np.ndarray, int]:
-    """The mean of each example, and how many rows were left out."""
-    groups: dict[Any, list[float]] = {}
-    left_out = 0
-    for number, row in enumerate(rows):
+def means(rows: Iterable[Row], value: str) -> tuple[dict[Any, float], int]:
+    """The mean of each example, and how many rows were left out.
+
+    Args:
+      rows: from `read`.
+      value: the column.
+
+    Returns:
+      The means by `id`, in order of appearance, and the number of rows.
+
+    >>> means([{"id": 3, "x": 1.0}, {"id": 3, "x": 2.0}, {"id": 4, "x": None}], "x")
+    ({3: 1.5}, 1)
+    """
+    places: dict[Any, int] = {}
+    kept: list[float] = []
+    at: list[int] = []
+    total = 0
+    for total, row in enumerate(rows, 1):
         aside = value != "stalled" and row.get("stalled")
-        if aside or not _is_number(row.get(value)):
-            left_out += 1
-        else:
-            groups.setdefault(row.get("id", f"row {number}"), []).append(row[value])
-    means = [np.mean(group) for group in groups.values()]
-    return np.asarray(means, np.float64), left_out
+        found = row.get(value)
+        if not aside and _is_number(found):
+            kept.append(found)
+            ident = row.get("id", f"row {total}")
+            at.append(places.setdefault(ident, len(places)))
+    sums = np.bincount(at, kept, minlength=len(places)) if kept else np.zeros(0)
+    counts = np.bincount(at, minlength=len(places)) if kept else np.ones(0)
+    averages = (sums / counts).tolist()
+    return dict(zip(places, averages, strict=True)), total - len(kept)
+
+
+def _means(rows: Sequence[Row], value: str) -> tuple[np.ndarray, int]:
+    found, left_out = means(rows, value)
+    return np.fromiter(found.values(), np.float64, len(found)), left_out
+
+
+def interval(
+    values: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of a mean.
+
+    Above a hundred thousand values it is the normal one, which it then does not differ
+    from by more than resampling does by chance: their means are normal up to skewness /
+    (6 sqrt(n)) of a standard error, and a quantile of 2000 of them is off by 4 % of one.
+
+    Args:
+      values: `[n]`, two or more.
+      level: of the interval.
+      resamples: of the bootstrap.
+      seed: of the bootstrap.
+
+    Returns:
+      Its lower and its upper end.
+
+    References:
+      Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+
+    >>> interval(np.array([1.0, 2.0, 3.0]))
+    (1.0, 3.0)
+    """
+    if len(values) > _MANY:
+        wide = statistics.NormalDist().inv_cdf((1 + level) / 2)
+        half = wide * float(values.std(ddof=1)) / math.sqrt(len(values))
+        return float(values.mean()) - half, float(values.mean()) + half
+    drawn = _resampled(values, resamples, seed)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _is_number(value: Any) -> bool:
@@ -185,7 +252,7 @@ def summary(
     2.0
     """
     for value in values:
-        _check(rows, value)
+        check(rows, value)
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(name) for name in by), []).append(row)

@@ -55,14 +55,25 @@ def table(
     heads = [
         ("" if isinstance(v, str) else f"{axis} ") + label(v, names) for v in across
     ]
-    lines = [_line([corner, *heads]), "|" + "---|" * (len(across) + 1)]
+    lines = [line([corner, *heads]), "|" + "---|" * (len(across) + 1)]
     for one in down:
         found = [cells.get((one, other), "-") for other in across]
-        lines.append(_line([label(one, names), *found]))
+        lines.append(line([label(one, names), *found]))
     return "\n".join(lines)
 
 
-def _line(cells: Iterable[str]) -> str:
+def line(cells: Iterable[str]) -> str:
+    """One line of a Markdown table.
+
+    Args:
+      cells: their texts.
+
+    Returns:
+      The line.
+
+    >>> line(["a", "b"])
+    '| a | b |'
+    """
     return "| " + " | ".join(cells) + " |"
 
 

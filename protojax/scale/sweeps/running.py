@@ -179,7 +179,7 @@ def _calls(
 
 
 def _there(folder: pathlib.Path) -> set[pathlib.Path]:
-    return set((folder / "rows").glob("*.parquet"))
+    return storage.listed(folder / "rows", "*.parquet")
 
 
 def _announce(
@@ -213,7 +213,7 @@ def _fill(sweep: _Sweep, calls: Sequence[_Call], stop: Callable[[], None]) -> fl
         begin = time.monotonic()
         for program, batches, call in _prepared(sweep, todo):
             stop()
-            if jax.process_count() == 1 or not call.part.exists():
+            if jax.process_count() == 1 or call.part not in _there(sweep.folder):
                 result = programs.evaluate(source, program, call.setting, batches)
                 _write(sweep, call, result, program.seconds)
             step(_size(source, call))
