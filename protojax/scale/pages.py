@@ -10,10 +10,12 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from protojax.scale import storage
+import jax
+
+from protojax.scale import exports, report, storage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,6 +70,10 @@ def write(
 ) -> pathlib.Path:
     """Write `report.html`, `report.md` with its `figures/`, and `summary.json`.
 
+    For papers there are the figures as PDF, the tables as LaTeX and CSV in `tables/`, and
+    the BibTeX of the methods that the provenance names in `references.bib`. Of several
+    processes the first one writes.
+
     Args:
       folder: the folder of results.
       title: of the page.
@@ -87,21 +93,25 @@ def write(
     ('report.html', ['report.html', 'report.md', 'summary.json'])
     """
     folder = storage.place(folder)
+    path = folder / "report.html"
+    if jax.process_index():
+        return path
     made = Section("How this was made", [_provenance(provenance)])
     sections = [*sections, made]
     lines = [f"# {title}"]
     for number, section in enumerate(sections):
         lines.append(f"## {section.title}")
         for place, block in enumerate(section.blocks):
-            name = f"figures/{number + 1}-{place + 1}-{_slug(section.title)}.png"
-            lines.append(_markdown(block, name))
-            if isinstance(block, Picture):
-                storage.write_bytes(folder / name, _png(block.figure))
+            name = f"{number + 1}-{place + 1}-{_slug(section.title)}"
+            lines.append(_markdown(block, f"figures/{name}.png"))
+            for file, contents in _exported(block, name):
+                storage.write_bytes(folder / file, contents)
     text = "\n\n".join(lines) + "\n"
     storage.write_bytes(folder / "report.md", text.encode())
     summary = {"title": title, "numbers": list(numbers), "provenance": provenance}
     storage.write_json(folder / "summary.json", summary)
-    path = folder / "report.html"
+    if papers := report.bibliography(provenance):
+        storage.write_bytes(folder / "references.bib", papers.encode())
     storage.write_bytes(path, render(title, sections).encode())
     return path
 
@@ -129,6 +139,19 @@ def render(title: str, sections: Sequence[Section]) -> str:
     )
 
 
+def _exported(
+    block: str | Table | Picture, name: str
+) -> Iterator[tuple[str, bytes]]:
+    """The files of a block: what is in them, by name."""
+    if isinstance(block, Picture):
+        yield f"figures/{name}.png", _png(block.figure)
+        yield f"figures/{name}.pdf", _pdf(block.figure)
+    elif isinstance(block, Table):
+        latex = exports.as_latex(block.text, block.caption)
+        yield f"tables/{name}.tex", f"{latex}\n".encode()
+        yield f"tables/{name}.csv", exports.as_csv(block.text).encode()
+
+
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "figure"
 
@@ -142,6 +165,12 @@ def _png(figure: "Figure") -> bytes:
 def _svg(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _pdf(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
     return buffer.getvalue()
 
 
@@ -224,9 +253,7 @@ def _inline(text: str) -> str:
 
 
 def _table(lines: Sequence[str], caption: str) -> str:
-    cells = [[c.strip() for c in _PIPE.split(line.strip())[1:-1]] for line in lines]
-    cells = [[c.replace("\\|", "|") for c in row] for row in cells]
-    head, rows = cells[0], cells[2:]
+    head, *rows = exports.cells(lines)
     above = f"<caption><span>{_inline(caption)}</span></caption>" if caption else ""
     if any(head):
         titles = "".join(f'<th scope="col">{_inline(cell)}</th>' for cell in head)
@@ -235,8 +262,9 @@ def _table(lines: Sequence[str], caption: str) -> str:
     return f'<div class="wide"><table>{above}<tbody>{body}</tbody></table></div>'
 
 
-_PIPE = re.compile(r"(?<!\\)\|")
-_ESTIMATE = re.compile(r"(\S+) (\[\S+, \S+\] )?(n=\d+(?:, \d+ left out)?)")
+_ESTIMATE = re.compile(
+    r"(\S+) (\[\S+, \S+\] )?(p=\S+ )?(n=\d+(?:, \d+ left out)?)"
+)
 
 
 def _cells(row: Iterable[str]) -> Iterable[str]:
@@ -245,8 +273,9 @@ def _cells(row: Iterable[str]) -> Iterable[str]:
     for cell in rest:
         found = _ESTIMATE.fullmatch(cell)
         if found:
-            mean, interval, count = found.groups()
-            under = f"{interval or ''}<br>{count.replace('n=', 'n = ')}"
+            mean, interval, p, count = found.groups()
+            tested = f"{p.replace('p=', 'p = ').strip()}, " if p else ""
+            under = f"{interval or ''}<br>{tested}{count.replace('n=', 'n = ')}"
             yield f"<td class=number><b>{mean}</b><small>{under}</small></td>"
         else:
             yield f"<td>{_inline(cell)}</td>"

@@ -15,7 +15,8 @@ from protojax.scale.report.estimates import (
     sort,
     summary,
 )
-from protojax.scale.report.folders import arrays, provenance, read
+from protojax.scale.report.folders import arrays, folders, provenance, read
+from protojax.scale.report.references import bibliography
 from protojax.scale.report.tables import decimal, label, number, table
 
 __all__ = [
@@ -23,10 +24,12 @@ __all__ = [
     "Estimate",
     "Row",
     "arrays",
+    "bibliography",
     "compare",
     "compared",
     "decimal",
     "estimate",
+    "folders",
     "holm",
     "interval",
     "label",

@@ -4,7 +4,7 @@ import glob
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ from protojax.scale import rows as parts
 from protojax.scale import storage
 
 
-def read(*folders: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def read(*patterns: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """All rows of one or several result folders.
 
     Args:
-      *folders: folders that sweeps wrote, or patterns such as `"runs/*"`.
+      *patterns: folders that sweeps wrote, or patterns such as `"runs/*"`.
 
     Returns:
       One dict per row: `id`, the setting, the results (None where a value was not
@@ -37,14 +37,45 @@ def read(*folders: str | os.PathLike[str]) -> list[dict[str, Any]]:
     ...     [row["sum"] for row in read(out)]
     [2.0, 2.0, 2.0]
     """
-    return [row for part in _parts(folders) for row in _table(part).to_pylist()]
+    return [row for part in _parts(patterns) for row in _table(part).to_pylist()]
 
 
-def arrays(*folders: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def folders(*patterns: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """The folders that patterns stand for.
+
+    Args:
+      *patterns: folders, or patterns such as `"runs/*"`; also in buckets, there in the
+        last part of the address.
+
+    Returns:
+      The folders, those of a pattern in alphabetical order.
+
+    Raises:
+      ValueError: there is none.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     [path.name for path in folders(f"{home[:-1]}?")] == [pathlib.Path(home).name]
+    True
+    """
+    found: list[pathlib.Path] = []
+    for each in patterns:
+        pattern = storage.place(each)
+        if storage.is_bucket(pattern):
+            matches = sorted(pattern.parent.glob(pattern.name))
+        else:
+            matches = [pathlib.Path(m) for m in sorted(glob.glob(str(pattern)))]
+        if not matches:
+            raise ValueError(f"no folder {each}: pass one that a sweep wrote")
+        found += matches
+    return found
+
+
+def arrays(*patterns: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The arrays that were kept, one dict for each example and setting.
 
     Args:
-      *folders: as for `read`.
+      *patterns: as for `read`.
 
     Returns:
       Dicts with `id`, the setting and the arrays, in the order of `read`.
@@ -59,7 +90,7 @@ def arrays(*folders: str | os.PathLike[str]) -> list[dict[str, Any]]:
     [(1, [2.0, 2.0])]
     """
     found = []
-    for part in _parts(folders):
+    for part in _parts(patterns):
         path = part.parents[1] / "arrays" / f"{part.stem}.npz"
         if path.exists():
             with path.open("rb") as raw, np.load(raw) as file:
@@ -71,11 +102,11 @@ def arrays(*folders: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return found
 
 
-def provenance(*folders: str | os.PathLike[str]) -> dict[str, Any]:
+def provenance(*patterns: str | os.PathLike[str]) -> dict[str, Any]:
     """How the rows of folders were made.
 
     Args:
-      *folders: as for `read`.
+      *patterns: as for `read`.
 
     Returns:
       Commands, configurations, versions, commits, devices (each a list, without
@@ -90,7 +121,7 @@ def provenance(*folders: str | os.PathLike[str]) -> dict[str, Any]:
     ...     provenance(out)["rows"]
     3
     """
-    made = [parts.metadata(part) for part in _parts(folders)]
+    made = [parts.metadata(part) for part in _parts(patterns)]
     config = [facts["config"] for facts in made]
     nulls: dict[str, int] = {}
     for facts in made:
@@ -117,9 +148,9 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     return list(seen.values())
 
 
-def _parts(folders: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
+def _parts(patterns: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
     found: list[tuple[int, int, int, pathlib.Path]] = []
-    for number, folder in enumerate(_expand(folders)):
+    for number, folder in enumerate(folders(*patterns)):
         paths = list((folder / "rows").glob("*.parquet"))
         if not paths:
             raise ValueError(f"no rows in {folder}: pass the folder given as `--out`")
@@ -127,18 +158,6 @@ def _parts(folders: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
             facts = parts.metadata(path)
             found.append((number, facts["position"], facts["chunk"], path))
     return [path for *_, path in sorted(found)]
-
-
-def _expand(folders: Sequence[str | os.PathLike[str]]) -> Iterator[pathlib.Path]:
-    for folder in folders:
-        pattern = storage.place(folder)
-        if storage.is_bucket(pattern):
-            matches = sorted(pattern.parent.glob(pattern.name))
-        else:
-            matches = [pathlib.Path(m) for m in sorted(glob.glob(str(pattern)))]
-        if not matches:
-            raise ValueError(f"no folder {folder}: pass one that a sweep wrote")
-        yield from matches
 
 
 def _table(part: pathlib.Path) -> pa.Table:
