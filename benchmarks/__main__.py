@@ -9,6 +9,7 @@ from benchmarks import (
     lowering,
     prototypes,
     reconstruction,
+    sweep,
     timing,
 )
 
@@ -21,6 +22,7 @@ def rows(quick: bool) -> Iterator[timing.Row]:
     yield from reconstruction.rows(quick)
     yield from prototypes.rows(quick)
     yield from generation.rows(quick)
+    yield from sweep.rows(quick)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What is small enough to explain in a test, and its explanation."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,3 +31,11 @@ def explain(method, f, x, baseline=None, **knobs):
         knobs["baseline"] = jnp.asarray(baseline, x.dtype).reshape(1, 1, -1)
     run = jax.jit(lambda x: method(lambda z: f(z.ravel()), x, **knobs))
     return run(x.reshape(1, 1, -1)).reshape(x.shape)
+
+
+def precisions(fn, *args):
+    """Of all matrix products and convolutions in a traced function."""
+    text = str(jax.make_jaxpr(fn)(*args))
+    return re.findall(
+        r"(?:dot_general|conv_general_dilated)\[.*?precision=(\S+)", text, re.DOTALL
+    )

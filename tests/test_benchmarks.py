@@ -37,6 +37,7 @@ PEERS = {
     "reconstruction": ("torch",),
     "prototypes": ("torch", "captum"),
     "generation": ("torch", "captum"),
+    "sweep": ("torch", "captum"),
 }
 
 

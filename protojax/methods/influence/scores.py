@@ -167,7 +167,8 @@ def slope(loss: losses.Loss, params: PyTree, example: PyTree, along: PyTree) -> 
     >>> float(slope(lambda w, x: jnp.sum(w**2) * x, w, 1.0, along))
     4.0
     """
-    value, moved = jax.jvp(lambda p: loss(p, example), (params,), (along,))
+    with jax.default_matmul_precision("highest"):
+        value, moved = jax.jvp(lambda p: loss(p, example), (params,), (along,))
     return jnp.where(jnp.isfinite(value), moved, jnp.nan)
 
 

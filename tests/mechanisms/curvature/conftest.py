@@ -1,7 +1,5 @@
 """What the tests of curvature share: double precision, and matrices from products."""
 
-import re
-
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -36,15 +34,3 @@ def symmetric():
         return jnp.asarray((basis * values) @ basis.T, jnp.result_type(float))
 
     return symmetric
-
-
-@pytest.fixture(scope="session")
-def precisions():
-    def precisions(fn, *args):
-        """Of all matrix products and convolutions in a traced function."""
-        text = str(jax.make_jaxpr(fn)(*args))
-        return re.findall(
-            r"(?:dot_general|conv_general_dilated)\[.*?precision=(\S+)", text, re.DOTALL
-        )
-
-    return precisions

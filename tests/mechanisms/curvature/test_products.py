@@ -297,9 +297,9 @@ def _user_operators():
 
 
 @pytest.mark.parametrize("name", _user_operators())
-def test_the_highest_precision_whatever_the_users_default(name, precisions):
+def test_the_highest_precision_whatever_the_users_default(name):
     with jax.default_matmul_precision("bfloat16"):
-        found = precisions(_user_operators()[name], jnp.ones(4), jnp.ones(4))
+        found = small.precisions(_user_operators()[name], jnp.ones(4), jnp.ones(4))
     assert found and set(found) == {"(Precision.HIGHEST,"}
 
 
