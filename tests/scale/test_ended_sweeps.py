@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import pathlib
 import subprocess
 import sys
 import textwrap
@@ -10,10 +11,11 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from protojax.scale import storage, sweeps
+from protojax.scale import report, rows, storage, sweeps
 
 
 def read(folder):
@@ -85,11 +87,38 @@ def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, monkeypatch):
     for name in ("time", "time_ns"):
         monkeypatch.setattr(time, name, lambda: int(next(now)))
     plain(tmp_path)
-    rows = read(tmp_path)
+    before = read(tmp_path)
     first, second = sorted((tmp_path / "rows").iterdir())
     second.unlink()
     os.utime(first, (4e9, 4e9))  # of next century
     plain(tmp_path)
     assert first.stat().st_mtime == 4e9
-    assert [r["x"] for r in read(tmp_path)] == [r["x"] for r in rows] == [0, 1, 2, 3]
+    assert [r["x"] for r in read(tmp_path)] == [r["x"] for r in before] == [0, 1, 2, 3]
     assert all(0 < row["seconds"] < 60 for row in read(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.optimized
+def test_a_million_rows_take_seconds_and_memory_does_not_grow(tmp_path, monkeypatch):
+    """As much in the second half of the sweep as after a tenth of it."""
+    held, usual = [], rows.write
+
+    def write(*args, **kwargs):
+        usual(*args, **kwargs)
+        status = pathlib.Path("/proc/self/status").read_text()
+        held.append(int(status.split("VmRSS:")[1].split()[0]) / 1e3)
+
+    monkeypatch.setattr(rows, "write", write)
+    one = lambda weights, x, key: {"y": weights @ x + jax.random.normal(key)}
+    x = np.ones((1_000_000, 4), np.float32)
+    begin = time.perf_counter()
+    sweeps.run(one, jnp.ones(4), [{}], x, tmp_path, key=jax.random.key(0))
+    swept = time.perf_counter() - begin
+    assert len(held) <= 257 and held[-1] - held[len(held) // 10] < 50  # MB
+    begin = time.perf_counter()
+    found = report.estimate(report.read(tmp_path), "y")
+    read_ = time.perf_counter() - begin
+    assert found.n == 1_000_000 and found.low < 4 < found.high
+    assert found.high - found.low == pytest.approx(2 * 1.96 / 1000, rel=0.01)
+    # On an idle core three seconds each; the bare function takes less than one.
+    assert swept < 30 and read_ < 30

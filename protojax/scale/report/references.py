@@ -136,6 +136,13 @@ PAPERS = {
         "Interpretability",
         *(2023, "", "2309.17144"),
     ),
+    "zhou2016": Paper(
+        "Zhou, Bolei and Khosla, Aditya and Lapedriza, Agata and Oliva, Aude and "
+        "Torralba, Antonio",
+        "Learning Deep Features for Discriminative Localization",
+        *(2016, "IEEE Conference on Computer Vision and Pattern Recognition"),
+        "1512.04150",
+    ),
     "zhang2018": Paper(
         "Zhang, Jianming and Bargal, Sarah Adel and Lin, Zhe and Brandt, Jonathan and "
         "Shen, Xiaohui and Sclaroff, Stan",
@@ -158,6 +165,7 @@ METHODS = {
     "deep_taylor": "montavon2017",
     "guided_gradient": "springenberg2015",
     "grad_cam": "selvaraju2017",
+    "class_activation": "zhou2016",
     "guided_grad_cam": "selvaraju2017",
     "conductance": "dhamdhere2019",
     "igos": "qi2020",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from protojax.mechanisms import curvature
 from protojax.methods import activations, attributions
+from tests import small
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 X64 = pytest.mark.usefixtures("x64")
