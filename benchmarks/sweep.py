@@ -2,13 +2,15 @@
 
 python -m benchmarks.sweep [--quick] [--json FILE]
 
-A sweep is timed from its first line to its last, without the compilation of its programs,
-which is stated apart. Its floor is the time inside of those programs, as its parts say.
-Eight devices are those that JAX makes of one CPU: they share its cores, so that they can
-only be as fast as one. A million rows are of a function that costs next to nothing.
+A sweep is timed from its first line to its last, without the compilation of its
+programs, which is stated apart. Its floor is the time inside of those programs, as its
+parts say. Eight devices are those that JAX makes of one CPU: they share its cores, so
+that they can only be as fast as one. A million rows are of a function that costs next
+to nothing.
 
-On an accelerator there are two more sweeps, of the attack on SqueezeNet and ResNet-50 with
-the number of images times steps in a second, and what share that is of the device's peak.
+On an accelerator there are two more sweeps, of the attack on SqueezeNet and ResNet-50,
+with the number of images times steps in a second, and what share that is of the device's
+peak.
 """
 
 import functools
@@ -37,7 +39,7 @@ PEAKS = {
     "NVIDIA H200": 495e12,
 }
 """Multiplications and additions in a second, dense, in TF32, which is what products of
-float32 become on these devices: vendor's data, by the beginning of the device's name."""
+float32 become on these devices: the vendor's, by the beginning of the device's name."""
 
 
 class Sizes(NamedTuple):

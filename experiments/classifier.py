@@ -86,7 +86,8 @@ def fit(config: Config, folder: pathlib.Path) -> PyTree:
         checkpoints.saving(folder) as save,
         progress.bar(config.steps, start, unit="step") as step,
     ):
-        for state, _ in training.train(loss, state, few, optimizer):
+        steps = training.train(loss, state, few, optimizer)
+        for state, _ in steps:
             step(1)
             if state.step % config.save_every == 0 or state.step == config.steps:
                 save(state, knobs)

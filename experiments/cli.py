@@ -94,7 +94,9 @@ def run(
         raise SystemExit(130) from None  # what a shell gives for Ctrl-C
     report = folder / "report.html"
     if jax.process_index() == 0:
-        made = f"report: {report.resolve()}" if report.exists() else f"results: {folder}"
+        made = (
+            f"report: {report.resolve()}" if report.exists() else f"results: {folder}"
+        )
         print(made)
 
 

@@ -3,7 +3,6 @@
 import logging
 import math
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
@@ -115,7 +115,7 @@ def comes(made: Callable[[], bool]) -> bool:
 def forget(folder: pathlib.Path, pattern: str) -> None:
     """Remove the checkpoints of what is written."""
     for spot in folder.glob(pattern):
-        shutil.rmtree(spot)
+        epath.Path(spot).rmtree()
 
 
 def write(file: pathlib.Path, tree: dict[str, Any]) -> None:

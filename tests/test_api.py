@@ -20,6 +20,7 @@ MODULES = sorted(
 )
 
 INNER = {"fitting", "identity", "programs", "progress", "rows", "sources", "storage"}
+INNER |= {"sharing", "streams"}
 """What `sweeps` and `data` are made of: documented, but no names for users."""
 
 

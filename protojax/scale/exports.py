@@ -15,7 +15,7 @@ _SPECIAL = {
 
 
 def cells(lines: Sequence[str]) -> list[list[str]]:
-    """The cells of a Markdown table.
+    r"""The cells of a Markdown table.
 
     Args:
       lines: the table; the second line is the rule below the heads.
@@ -23,7 +23,7 @@ def cells(lines: Sequence[str]) -> list[list[str]]:
     Returns:
       The heads, then the rows.
 
-    >>> cells(["| a | b |", "|---|---|", "| 1 | x \\\\| y |"])
+    >>> cells(["| a | b |", "|---|---|", "| 1 | x \\| y |"])
     [['a', 'b'], ['1', 'x | y']]
     """
     split = [[c.strip() for c in _PIPE.split(line.strip())[1:-1]] for line in lines]
@@ -32,7 +32,7 @@ def cells(lines: Sequence[str]) -> list[list[str]]:
 
 
 def as_csv(text: str) -> str:
-    """A Markdown table as comma-separated values.
+    r"""A Markdown table as comma-separated values.
 
     Args:
       text: of `pages.Table`.
@@ -40,7 +40,7 @@ def as_csv(text: str) -> str:
     Returns:
       The same cells, a line for each row.
 
-    >>> print(as_csv("| a | b |\\n|---|---|\\n| 1, 2 | `x` |"), end="")
+    >>> print(as_csv("| a | b |\n|---|---|\n| 1, 2 | `x` |"), end="")
     a,b
     "1, 2",x
     """
@@ -51,7 +51,7 @@ def as_csv(text: str) -> str:
 
 
 def as_latex(text: str, caption: str) -> str:
-    """A Markdown table as a LaTeX table, with the rules of booktabs.
+    r"""A Markdown table as a LaTeX table, with the rules of booktabs.
 
     Args:
       text: of `pages.Table`.
@@ -60,18 +60,18 @@ def as_latex(text: str, caption: str) -> str:
     Returns:
       The `table` environment.
 
-    >>> print(as_latex("| overlap | 2/255 |\\n|---|---|\\n| top_k | 0.10 n=3 |", "All."))
-    \\begin{table}
-      \\centering
-      \\caption{All.}
-      \\begin{tabular}{ll}
-        \\toprule
-        overlap & 2/255 \\\\
-        \\midrule
-        top\\_k & 0.10 n=3 \\\\
-        \\bottomrule
-      \\end{tabular}
-    \\end{table}
+    >>> print(as_latex("| overlap | 2/255 |\n|---|---|\n| top_k | 0.10 |", "All."))
+    \begin{table}
+      \centering
+      \caption{All.}
+      \begin{tabular}{ll}
+        \toprule
+        overlap & 2/255 \\
+        \midrule
+        top\_k & 0.10 \\
+        \bottomrule
+      \end{tabular}
+    \end{table}
     """
     head, *rows = ([_escaped(c) for c in row] for row in cells(text.splitlines()))
     line = lambda row: f"    {' & '.join(row)} \\\\"  # noqa: E731

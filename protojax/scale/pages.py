@@ -70,9 +70,9 @@ def write(
 ) -> pathlib.Path:
     """Write `report.html`, `report.md` with its `figures/`, and `summary.json`.
 
-    For papers there are the figures as PDF, the tables as LaTeX and CSV in `tables/`, and
-    the BibTeX of the methods that the provenance names in `references.bib`. Of several
-    processes the first one writes.
+    For papers there are the figures as PDF, the tables as LaTeX and CSV in `tables/`,
+    and the BibTeX of the methods that the provenance names in `references.bib`. Of
+    several processes the first one writes.
 
     Args:
       folder: the folder of results.
@@ -139,9 +139,7 @@ def render(title: str, sections: Sequence[Section]) -> str:
     )
 
 
-def _exported(
-    block: str | Table | Picture, name: str
-) -> Iterator[tuple[str, bytes]]:
+def _exported(block: str | Table | Picture, name: str) -> Iterator[tuple[str, bytes]]:
     """The files of a block: what is in them, by name."""
     if isinstance(block, Picture):
         yield f"figures/{name}.png", _png(block.figure)
@@ -262,9 +260,7 @@ def _table(lines: Sequence[str], caption: str) -> str:
     return f'<div class="wide"><table>{above}<tbody>{body}</tbody></table></div>'
 
 
-_ESTIMATE = re.compile(
-    r"(\S+) (\[\S+, \S+\] )?(p=\S+ )?(n=\d+(?:, \d+ left out)?)"
-)
+_ESTIMATE = re.compile(r"(\S+) (\[\S+, \S+\] )?(p=\S+ )?(n=\d+(?:, \d+ left out)?)")
 
 
 def _cells(row: Iterable[str]) -> Iterable[str]:

@@ -141,8 +141,8 @@ def alone(folder: pathlib.Path) -> Iterator[None]:
     """Let one process or thread at a time fill a folder, while others wait.
 
     The lock is the operating system's, on a hidden file beside the folder: it ends with
-    whoever holds it, however that was stopped. In a bucket, and where there is no POSIX,
-    there are no locks, and nobody waits.
+    whoever holds it, however that was stopped. In a bucket, and without POSIX, there
+    are no locks, and nobody waits.
 
     Args:
       folder: what is to be filled; it need not be there.

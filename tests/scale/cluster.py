@@ -150,8 +150,9 @@ def train(config, folder):
         state = checkpoints.restore(folder / "checkpoints", state)
     state, stream = training.spread(state, batches(int(state.step)))
     few = itertools.islice(stream, config.train - int(state.step))
+    steps = training.train(loss, state, few, OPTIMIZER)
     with checkpoints.saving(folder / "checkpoints", keep=2) as save:
-        for state, _ in training.train(loss, state, few, OPTIMIZER):
+        for state, _ in steps:
             save(state, {"devices": jax.device_count()})
 
 

@@ -81,11 +81,14 @@ def test_one_method_is_held_against_all_others_or_all_against_all():
         {"id": i, "attack": "c", "x": float(i)} for i in range(3)
     ]
     pairs = lambda **knobs: [
-        (d.first, d.second) for d in report.compare(rows, "x", methods="attack", **knobs)
+        (d.first, d.second)
+        for d in report.compare(rows, "x", methods="attack", **knobs)
     ]
     assert pairs() == [("a", "b"), ("a", "c"), ("b", "c")]
     assert pairs(against="b") == [("a", "b"), ("c", "b")]
-    with pytest.raises(ValueError, match="`against` is 'd', and no row.*choose from 'a'"):
+    with pytest.raises(
+        ValueError, match="`against` is 'd', and no row.*choose from 'a'"
+    ):
         pairs(against="d")
     with pytest.raises(ValueError, match="no row has `y`: choose from"):
         report.compare(rows, "y", methods="attack")
@@ -101,7 +104,9 @@ def test_the_tests_of_a_table_are_corrected_together():
     head, _, line = text.splitlines()
     assert head == "| x, paired differences | radius 0.1 | radius 0.2 |"
     each = [
-        report.compare([r for r in rows if r["radius"] == radius], "x", methods="attack")
+        report.compare(
+            [r for r in rows if r["radius"] == radius], "x", methods="attack"
+        )
         for radius in (0.1, 0.2)
     ]
     for p in report.holm([found.p for (found,) in each]):

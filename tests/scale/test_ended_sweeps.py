@@ -65,11 +65,13 @@ def plain(folder, **knobs):
 def test_a_folder_that_cannot_be_written_to_is_named(
     tmp_path, monkeypatch, number, kind
 ):
-    def refuse(path, mode):
+    def refuse(path, _):
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(storage, "open", refuse, raising=False)
-    with pytest.raises(kind, match=rf"config.json cannot be written \({os.strerror(number)}\)"):
+    with pytest.raises(
+        kind, match=rf"config.json cannot be written \({os.strerror(number)}\)"
+    ):
         plain(tmp_path)
     monkeypatch.undo()
     plain(tmp_path)

@@ -50,8 +50,9 @@ def train(folder, steps):
     if checkpoints.steps(folder):
         state = checkpoints.restore(folder, state)
     batches = (jnp.full(SIZE, float(i)) for i in range(int(state.step), steps))
+    taken = training.train(loss, state, batches, optimizer)
     with checkpoints.saving(folder) as save:
-        for state, _ in training.train(loss, state, batches, optimizer):
+        for state, _ in taken:
             save(state, {"step": int(state.step)})
     return jax.device_get(state)
 

@@ -1,5 +1,9 @@
 """One sweep, or one training, on several devices and by several processes."""
 
+import pathlib
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +12,8 @@ from protojax.scale import checkpoints, report, training
 from tests.scale import cluster
 
 pytestmark = pytest.mark.optimized
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def results(folder):
@@ -98,9 +104,7 @@ def test_training_by_two_processes_resumes_to_the_bit(tmp_path):
         started = cluster.start(folder, "--train", steps, processes=2, devices=2)
         codes, texts = cluster.finish(started)
         assert codes == [0, 0], texts
-        like = training.init(
-            cluster.given(1)[0], cluster.OPTIMIZER, key=cluster.KEY(0)
-        )
+        like = training.init(cluster.given(1)[0], cluster.OPTIMIZER, key=cluster.KEY(0))
         return checkpoints.restore(folder / "checkpoints", like)
 
     whole = trained(tmp_path / "whole", 6)
@@ -120,3 +124,15 @@ def test_long_sign_attacks_are_equal_in_their_means_alone(tmp_path):
         cluster.sweep(folder, range(16), chunk=chunk, steps=100, radii=(0.1,))
     a, b = (report.estimate(report.read(f), "rank") for f in (few, many))
     assert a.mean == pytest.approx(b.mean, abs=(a.high - a.low) / 2)
+
+
+def test_no_script_looks_for_devices_before_it_knows_the_others():
+    scripts = [p.stem for p in ROOT.glob("experiments/*.py") if p.stem != "__init__"]
+    code = (
+        "import importlib\n"
+        f"for name in {sorted(scripts)}:\n"
+        "    importlib.import_module(f'experiments.{name}')\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge.backends_are_initialized()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

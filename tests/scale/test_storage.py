@@ -94,9 +94,7 @@ def test_a_bucket_holds_a_sweep_as_a_folder_does(bucket):
         settings = sweeps.grid(power=powers)
         sweeps.run(one, (), settings, jnp.arange(3.0), f"{bucket}/runs/a", **knobs)
     with pytest.raises(ValueError, match="gs://mine/runs/a/config.json is of another"):
-        sweeps.run(
-            *(one, (), settings, jnp.arange(4.0), f"{bucket}/runs/a"), **knobs
-        )
+        sweeps.run(*(one, (), settings, jnp.arange(4.0), f"{bucket}/runs/a"), **knobs)
     rows = report.read(f"{bucket}/runs/*")
     assert [row["y"] for row in rows] == [0, 1, 2, 0, 1, 4]
     assert report.arrays(f"{bucket}/runs/a")[1]["map"].tolist() == [1, 1]

@@ -1,7 +1,8 @@
 """From rows to numbers: read result folders, estimate with intervals, make tables.
 
 Every number comes with its bootstrap interval, the number of examples behind it and
-the number of rows left out of it; methods are compared on the same examples. Drawing is done in `figures`, the page in `pages`.
+the number of rows left out of it; methods are compared on the same examples. Drawing is
+done in `figures`, the page in `pages`.
 """
 
 from protojax.scale.report.comparisons import Difference, compare, compared, holm

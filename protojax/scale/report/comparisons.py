@@ -112,9 +112,7 @@ def _difference(
         p = 1.0
         if np.any(apart):
             p = float(scipy.stats.wilcoxon(apart, zero_method="zsplit").pvalue)
-    return Difference(
-        first, second, mean, low, high, p, None, len(both), out_a + out_b
-    )
+    return Difference(first, second, mean, low, high, p, None, len(both), out_a + out_b)
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:

@@ -184,8 +184,8 @@ def interval(
     """The percentile bootstrap interval of a mean.
 
     Above a hundred thousand values it is the normal one, which it then does not differ
-    from by more than resampling does by chance: their means are normal up to skewness /
-    (6 sqrt(n)) of a standard error, and a quantile of 2000 of them is off by 4 % of one.
+    from by more than resampling does by chance: means are normal up to about skewness /
+    sqrt(n) of a standard error, and an end found by 2000 of them is off by 6 % of one.
 
     Args:
       values: `[n]`, two or more.

@@ -214,7 +214,9 @@ def _texts(provenance: Mapping[str, Any]) -> Iterable[str]:
     return map(str, (*provenance.get("command", ()), *provenance.get("config", ())))
 
 
-_JOURNALS = re.compile("Journal|PLOS|Pattern|Machine Learning$|Artificial Intelligence$")
+_JOURNALS = re.compile(
+    "Journal|PLOS|Pattern|Machine Learning$|Artificial Intelligence$"
+)
 
 
 def _entry(key: str, paper: Paper) -> str:

@@ -149,5 +149,7 @@ def _duration(seconds: float) -> str:
 
 def _calls_of(source: programs.Source, program: programs.Program) -> int:
     """How often a program is called for one setting."""
-    sizes = [len(streams.chunk_ids(source, index)) for index in range(streams.chunks(source))]
+    sizes = [
+        len(streams.chunk_ids(source, index)) for index in range(streams.chunks(source))
+    ]
     return sum(math.ceil(size / program.lanes) for size in sizes)
