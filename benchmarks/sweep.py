@@ -9,8 +9,8 @@ that they can only be as fast as one. A million rows are of a function that cost
 to nothing.
 
 On an accelerator there are two more sweeps, of the attack on SqueezeNet and ResNet-50,
-with the number of images times steps in a second, and what share that is of the device's
-peak.
+with the number of images times steps in a second, and what share that is of the
+device's peak.
 """
 
 import functools

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from protojax.scale import data, training
+from protojax.scale import checkpoints, data, training
 
 
 def stream(count=None, start=0):
@@ -112,16 +112,33 @@ def test_live_batch_norm_carries_its_statistics():
     np.testing.assert_allclose(mean, 3 * np.ones(3), atol=0.3)
 
 
-def test_batches_on_several_devices_train_the_same_network():
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("data",))
-    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+def test_batches_on_several_devices_train_the_same_network(tmp_path):
+    """Up to rounding; on as many devices as before, from a checkpoint, to the bit."""
     optimizer = optax.adam(0.1)
     one, _ = last(training.train(squared, start(optimizer), stream(5), optimizer))
-    batches = (jax.device_put(batch, spread) for batch in stream(5))
-    state = jax.device_put(start(optimizer), whole)
-    many, _ = last(training.train(squared, state, batches, optimizer))
-    np.testing.assert_allclose(many.params["w"], one.params["w"], rtol=1e-5)
+    state, batches = training.spread(start(optimizer), stream(3))
+    (batch,) = training.spread(state, stream(1))[1]
+    assert {s.data.shape for s in batch["x"].addressable_shards} == {(2, 3)}
+    half, _ = last(training.train(squared, state, batches, optimizer))
+    checkpoints.save(tmp_path, half, {})
+    whole, _ = last(
+        training.train(
+            squared, half, training.spread(half, stream(2, start=3))[1], optimizer
+        )
+    )
+    like, rest = training.spread(start(optimizer), stream(2, start=3))
+    read = checkpoints.restore(tmp_path, like)
+    assert read.params["w"].sharding == like.params["w"].sharding
+    again, _ = last(training.train(squared, read, rest, optimizer))
+    np.testing.assert_allclose(whole.params["w"], one.params["w"], rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+
+
+def test_a_batch_that_cannot_be_divided_is_told():
+    devices = jax.devices()[:3]
+    _, batches = training.spread(start(optax.sgd(0.1)), stream(), devices=devices)
+    with pytest.raises(ValueError, match="a batch of 8 cannot be divided among 3 dev"):
+        next(batches)
 
 
 @pytest.mark.parametrize(
