@@ -26,13 +26,13 @@ from typing import Annotated, Any, TypeVar
 import jax
 
 import protojax
+from experiments import cluster
 from protojax.scale import storage
 
 Config = TypeVar("Config")
 
 _OUT = "where results go: a folder, or an address in a bucket (gs://, s3://)"
 _DISTRIBUTED = "be one of several processes, one on each host, that share the work"
-_TOLD = ("coordinator_address", "num_processes", "process_id")
 _OURS = [pathlib.Path(path).parent for path in (protojax.__file__, __file__)]
 
 
@@ -73,7 +73,7 @@ def run(
     rest = arguments[1:] if arguments[:1] == [name] else arguments
     parsed = _parse(configs, name, rest, script, description, plan is not None)
     if parsed.distributed:
-        _join()
+        cluster.join()
     _prepare()
     if plan is not None and parsed.plan:
         with _one_line(script):
@@ -86,7 +86,7 @@ def run(
     except (ValueError, OSError) as error:
         raise SystemExit(f"{script}: {error} (`--out`)") from error
     try:
-        with _one_line(script):
+        with cluster.leaving_last(folder), _one_line(script):
             main(parsed.config, folder)
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'interrupted'}", file=sys.stderr)
@@ -169,24 +169,6 @@ def _flag(text: str) -> Any:
 
     # There is no --no-plan.
     return Annotated[bool, tyro.conf.arg(help=text), tyro.conf.FlagCreatePairsOff]
-
-
-def _join() -> None:
-    """Become one of the processes of a cluster, before JAX looks for devices.
-
-    JAX finds the others itself under SLURM, Open MPI and on TPUs; anywhere else three
-    variables of the environment say where they are. A process that is lost takes no
-    other with it, but for the first, through which they find each other.
-    """
-    jax.config.update("jax_enable_recoverability", True)
-    told = {name: os.environ.get(f"JAX_{name.upper()}") for name in _TOLD}
-    if None in told.values():
-        jax.distributed.initialize()
-        return
-    address, count, index = told.values()
-    jax.distributed.initialize(
-        address, int(count), int(index), cluster_detection_method="deactivate"
-    )
 
 
 def _prepare() -> None:

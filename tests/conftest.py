@@ -18,6 +18,7 @@ if jax.__version_info__ < (0, 11):  # later ones have no other way, and die of t
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # in fixtures of modules, too
 
 ROOT = pathlib.Path(__file__).parents[1]
 

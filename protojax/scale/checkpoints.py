@@ -29,6 +29,10 @@ class MissingCheckpoint(FileNotFoundError):
     """There is no checkpoint where one was looked for."""
 
 
+class UnwrittenCheckpoint(OSError):
+    """A checkpoint could not be written, such as on a full disk."""
+
+
 class BrokenCheckpoint(ValueError):
     """A checkpoint is there and cannot be read, or is not what was written."""
 
@@ -52,6 +56,7 @@ def save(
     Raises:
       ValueError: if `keep` is less than 1, or the folder holds a later step: it belongs
         to another training.
+      UnwrittenCheckpoint: a full disk, a folder that may not be written to.
 
     >>> import tempfile, jax, optax
     >>> from protojax.scale import checkpoints, training
@@ -110,7 +115,9 @@ def saving(folder: Folder, *, keep: int = 3) -> Iterator[Write]:
                 create=False,
                 multiprocessing_options=_processes(alone),
             )
-            return stack.enter_context(ocp.CheckpointManager(path, options=options))
+            made = stack.enter_context(ocp.CheckpointManager(path, options=options))
+            stack.callback(_finish, made, folder)
+            return made
 
         def write(state: State, config: Mapping[str, Any]) -> bool:
             alone = all(map(_is_at_hand, jax.tree.leaves(state)))
@@ -142,7 +149,19 @@ def _write(
         config=ocp.args.JsonSave(dict(config)),
         arrays=ocp.args.JsonSave(_inventory(state)),
     )
+    _finish(manager, folder)  # or its error would be taken for this one's
     return bool(manager.save(step, args=items))
+
+
+def _finish(manager: ocp.CheckpointManager, folder: Folder) -> None:
+    """Wait for what is being written; what goes wrong is called by its name."""
+    try:
+        manager.wait_until_finished()
+    except (ValueError, OSError) as error:
+        raise UnwrittenCheckpoint(
+            f"a checkpoint in {folder} could not be written ({error}): there are "
+            f"{steps(folder)}. Make room, or the folder writable, and go on from these"
+        ) from error
 
 
 def _is_at_hand(leaf: Any) -> bool:

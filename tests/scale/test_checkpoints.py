@@ -1,5 +1,6 @@
 import itertools
 import pathlib
+import resource
 import shutil
 
 import jax
@@ -102,14 +103,37 @@ def test_checkpoints_are_written_while_training_goes_on(tmp_path):
         assert_same(found, state)
 
 
-def test_what_goes_wrong_in_the_background_is_raised(tmp_path):
+@pytest.fixture
+def full():
+    """A disk that holds no file of more than a few thousand bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+# Orbax writes concurrently: what was still under way complains later.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_disk_that_is_full_is_told_and_the_training_goes_on_later(tmp_path, full):
+    noise = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    state = training.init({"w": noise}, optax.sgd(0.1), key=jax.random.key(0))
     with (
-        pytest.raises(OSError, match="Read-only|denied|No such file|directory"),
-        checkpoints.saving(tmp_path / "here") as save,
+        pytest.raises(checkpoints.UnwrittenCheckpoint, match=r"there are \[\]. Make"),
+        checkpoints.saving(tmp_path) as save,
     ):
-        save(start(), {})
-        shutil.rmtree(tmp_path / "here", ignore_errors=True)
-        (tmp_path / "here").write_text("a file")
+        save(state, {})
+    full()
+    assert checkpoints.steps(tmp_path) == []
+    assert checkpoints.save(tmp_path, state, {})
+    assert_same(checkpoints.restore(tmp_path, state), state)
+    assert not list(tmp_path.glob("*tmp*"))
+
+
+def test_a_folder_that_cannot_be_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        checkpoints.save(tmp_path / "file" / "inside", start(), {})
 
 
 def test_a_missing_checkpoint_is_named(saved):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 from etils import epath
 from fsspec.implementations import memory
+from fsspec.registry import _registry
 
 from protojax.scale import pages, report, storage, sweeps
 
@@ -83,7 +84,7 @@ def bucket():
     known.cache_clear()
     yield "gs://mine"
     for name in Bucket.protocol:
-        fsspec.registry._registry.pop(name)
+        _registry.pop(name)
     known.cache_clear()
 
 

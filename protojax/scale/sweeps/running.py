@@ -105,6 +105,7 @@ def run(
     """
     folder = storage.place(folder)
     table = programs.checked(settings)
+    columns = rows.types(table)
     if chunk is None:
         recorded = storage.config(folder).get("sweep", {}).get("chunk")
     else:
@@ -123,7 +124,7 @@ def run(
         sweep = _Sweep(
             folder,
             source,
-            columns=rows.types(table),
+            columns=columns,
             facts={"config": config, "devices": _devices(source)} | storage.versions(),
             limit=fitting.room(source.mesh) if chunk is None else math.inf,
             compiled={},
