@@ -37,7 +37,7 @@ def test_attacks_of_several_runs_are_compared_on_one_page(runs, tmp_path, capsys
     assert "| a - b | -0.500 [" in text and "n=8" in text
     (numbers,) = [json.loads((out / "summary.json").read_text())["numbers"]]
     assert [n["attack"] for n in numbers] == ["a", "a", "b", "b"]
-    table = csv.reader((out / "tables/1-1-overlap.csv").open())
+    table = csv.reader((out / "tables/1-1-overlap.csv").read_text().splitlines())
     assert next(table) == ["overlap", "radius 0.1", "radius 0.2"]
     assert (out / "figures/1-3-overlap.pdf").exists()
 

@@ -66,8 +66,8 @@ PRODUCTS = {
     "attacked distances": lambda h: jax.grad(
         lambda z: jnp.sum(prototypes.squared_distances(z, h["kernel"].T))
     )(PHI[None]),
-    "pull-away": lambda h: srae.pull_away(PHI * h["kernel"][:, 0]),
-    "least squares": lambda h: srae.least_squares(PHI, PHI[:, :2] * h["kernel"][0]),
+    "pull-away": lambda h: srae.pull_away(PHI * h["kernel"][:, :1].T),
+    "least squares": lambda h: srae.least_squares(PHI, PHI[:, :2] * h["kernel"][:1]),
     "linear error": lambda h: cladec.linear_error(MATRIX, h["kernel"].T),
 }
 
