@@ -90,7 +90,7 @@ def write(
     ...     page = write(folder, title="A page", sections=[Section("What", ["So."])],
     ...                  numbers=[], provenance={"rows": 0})
     ...     page.name, sorted(p.name for p in page.parent.iterdir())
-    ('report.html', ['report.html', 'report.md', 'summary.json'])
+    ('report.html', ['report.html', 'report.md', 'summary.json', 'tables'])
     """
     folder = storage.place(folder)
     path = folder / "report.html"

@@ -67,7 +67,8 @@ def plan(
     >>> import jax.numpy as jnp
     >>> def one(weights, x, key, *, power):
     ...     return {"loss": jnp.sum(weights * x**power)}
-    >>> planned = plan(one, jnp.ones(2), grid(power=[1.0, 2.0]), jnp.ones([3, 2]))
+    >>> settings = [{"power": 1.0}, {"power": 2.0}]
+    >>> planned = plan(one, jnp.ones(2), settings, jnp.ones([3, 2]))
     >>> len(planned), planned[0].settings, planned[0].examples
     (1, 2, 3)
     """
