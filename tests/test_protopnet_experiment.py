@@ -55,15 +55,16 @@ def whole(config, tmp_path_factory):
     """A training from begin to end, its folder, and copies of that made on the way."""
     setup = protopnet_setup.set_up(config)
     folder, cuts = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("cuts")
-    save, count = checkpoints.save, itertools.count(1)
+    write, count = checkpoints._write, itertools.count(1)
 
-    def copying(*args, **knobs):
-        save(*args, **knobs)
+    def copying(manager, *args):
+        write(manager, *args)
+        manager.wait_until_finished()
         if (number := next(count)) in (4, 7, 11):
             shutil.copytree(folder, cuts / str(number))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "save", copying)
+        patch.setattr(checkpoints, "_write", copying)
         trained = protopnet_setup.fitted(config, setup, folder)
     return setup, trained, folder, cuts
 
@@ -101,14 +102,14 @@ def test_a_training_stopped_anywhere_goes_on_to_the_bit(
 ):
     setup, _, folder, cuts = whole
     shutil.copytree(cuts / cut, tmp_path / "again")
-    save = checkpoints.save
+    write = checkpoints._write
 
-    def stopping(*args, config, **knobs):
-        save(*args, config=config, **knobs)
+    def stopping(manager, folder, state, config):
+        write(manager, folder, state, config)
         if "finished" in config:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints, "save", stopping)
+    monkeypatch.setattr(checkpoints, "_write", stopping)
     with pytest.raises(KeyboardInterrupt):
         protopnet_setup.fitted(config, setup, tmp_path / "again")
     found, expected = (states(setup, config, f) for f in (tmp_path / "again", folder))

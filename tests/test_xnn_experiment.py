@@ -50,17 +50,17 @@ def test_training_is_kept_and_taken_up_where_it_was_stopped(tmp_path, monkeypatc
     """Stopped in its second epoch, it comes to the same; finished, it is read."""
     args = ("srae", tiny(), problem(), [(0,), (1,)], 2, PLAN)
     through = xnn_training.trained(*args, tmp_path / "through")
-    real, saves = trainings.checkpoints.save, []
+    real, saves = trainings.checkpoints._write, []
 
-    def stopping(*given, **knobs):
-        saves.append(real(*given, **knobs))
+    def stopping(*given):
+        saves.append(real(*given))
         if len(saves) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainings.checkpoints, "save", stopping)
+    monkeypatch.setattr(trainings.checkpoints, "_write", stopping)
     with pytest.raises(KeyboardInterrupt):
         xnn_training.trained(*args, tmp_path / "stopped")
-    monkeypatch.setattr(trainings.checkpoints, "save", real)
+    monkeypatch.setattr(trainings.checkpoints, "_write", real)
     again = xnn_training.trained(*args, tmp_path / "stopped")
     jax.tree.map(np.testing.assert_array_equal, again.params, through.params)
     assert again.facts["c"].tolist() == [0, 0, 1, 1]
