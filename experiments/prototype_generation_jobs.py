@@ -31,10 +31,11 @@ def baseline(
         steps=config.baseline_steps,
         optimizer=generation.adam(config.rate),
     )
-    probabilities = jax.nn.softmax(model(out.x))
+    logits = model(out.x)
+    probabilities = jax.nn.softmax(logits)
     uneven = jnp.max(jnp.abs(len(probabilities) * probabilities - 1))
     return {
-        "variance": -out.value,
+        "variance": generation.probability_variance(logits),
         "uneven": uneven,
         "met_at": out.step,
         "stalled": out.stalled,

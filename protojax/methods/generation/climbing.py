@@ -232,21 +232,24 @@ def baseline(
     x0: Array,
     *,
     steps: int = 256,
-    loss: Callable[[Array], Array] = losses.probability_variance,
+    loss: Callable[[Array], Array] = losses.logit_variance,
     optimizer: optax.GradientTransformation | None = None,
     transform: Transform | None = None,
     key: Key | None = None,
 ) -> Generated:
     """An image that a network takes for no class more than for another: stage one.
 
-    Made once for a network, it is where all its prototypes start.
+    Made once for a network, it is where all its prototypes start. The paper minimizes
+    the variance of the probabilities, whose gradient also vanishes where a few classes
+    share all: a confident network stays there. That of the logits has the same minimum
+    and no such points, and is the default.
 
     Args:
       fn: the network, `[H, W, C] -> [K]` logits.
       x0: `[H, W, C]` where to start from: noise, or one color.
       steps: how many.
       loss: `[K] -> []` of the logits, least where all classes are as likely:
-        `logit_variance` and `uniform_divergence` have the same minima.
+        `probability_variance` for the paper's; `uniform_divergence` is another.
       optimizer: an Optax transformation; `adam()` by default.
       transform: `(x, *, key) -> x`, drawn anew for each step; none by default.
       key: consumed; for the transform.
@@ -260,8 +263,8 @@ def baseline(
       Stalled: if the loss has no gradient.
 
     References:
-      Tagade and Rumbelow, Prototype Generation, 2023: baseline generation. That stage
-      one has no transforms is our reading.
+      Tagade and Rumbelow, Prototype Generation, 2023: baseline generation. The default
+      loss, and that stage one has no transforms, are ours.
 
     >>> import jax.numpy as jnp
     >>> fn = lambda x: jnp.stack([3 * x.sum(), 1.0 + 0 * x.sum()])

@@ -17,9 +17,10 @@ from protojax.mechanisms import images
 def probability_variance(logits: Array, *, ddof: int = 0) -> Array:
     """How unevenly a network's probabilities are spread: their variance.
 
-    Zero where all classes are equally likely, (K - 1) / K^2 at most. Near zero its
-    gradient with respect to the logits is 2 / K^2 of that of `logit_variance`'s kind,
-    which Adam hides until it meets its `eps`.
+    Zero where all classes are equally likely, (K - 1) / K^2 at most. Its gradient with
+    respect to the logits, 2/K p (p - sum p^2), is small for many classes, and vanishes
+    wherever some classes are equally likely and all others impossible: at any certain
+    prediction, too.
 
     Args:
       logits: `[K]`.

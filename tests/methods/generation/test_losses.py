@@ -39,6 +39,17 @@ def test_oracle_1_3_the_variance_of_probabilities():
     assert float(generation.uniform_divergence(z)) == pytest.approx(divergence, 1e-4)
 
 
+def test_the_variance_of_probabilities_is_stationary_where_few_classes_share_all():
+    ties = np.where(np.tri(6, dtype=bool), 0.0, -200.0)  # of 1, 2, ... of six classes
+    slope = jax.jit(jax.vmap(jax.grad(generation.probability_variance)))
+    np.testing.assert_allclose(slope(ties), 0, atol=1e-8)
+    values = jax.vmap(generation.probability_variance)(ties)
+    k = np.arange(1, 7)
+    np.testing.assert_allclose(values, (1 / k - 1 / 6) / 6, atol=1e-7)
+    even = jax.vmap(jax.grad(generation.logit_variance))(ties[:-1])
+    assert jnp.all(jnp.max(jnp.abs(even), axis=1) > 10)
+
+
 def test_oracle_7_6_variation():
     assert float(images.total_variation(BOARD)) == 112
     assert float(images.total_variation(RAMP)) == 56
