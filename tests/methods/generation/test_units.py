@@ -1,12 +1,14 @@
 """What is to be shown, against NumPy on a recorded layer; and dead ReLUs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
 
-from protojax import activations, generation, objectives
+from protojax import activations, ascent, generation, objectives
 
 RNG = np.random.default_rng(0)
 KERNEL = jnp.asarray(RNG.normal(size=(3, 3, 2, 4)) / 3, jnp.float32)
@@ -161,11 +163,17 @@ def test_oracle_7_6_redirected_relus():
 
 def test_a_dead_unit_is_climbed_by_a_redirected_gradient_and_else_reported():
     dead = lambda x: jax.nn.relu(jnp.sum(x) - 3.0)
-    canvas = generation.pixels(jnp.zeros((2, 2, 1)))
-    out = generation.generate(dead, canvas, steps=40, redirect=30)
-    assert float(out.value) > 0.5
-    with pytest.raises(ValueError, match="had no gradient at any step"):
-        generation.generate(dead, canvas, steps=3)
-    again = generation.generate(dead, canvas, steps=3, redirect=3)
-    trace = generation.generate(dead, canvas, steps=6, redirect=3)
-    np.testing.assert_allclose(again.strength, trace.strength)  # none after the third
+    climbed = functools.partial(
+        generation.generate, dead, generation.pixels(jnp.zeros((2, 2, 1)))
+    )
+
+    @jax.jit
+    def redirected():
+        return [climbed(steps=n, redirect=r) for n, r in ((40, 30), (3, 3), (6, 3))]
+
+    alive, short, long = redirected()
+    assert float(alive.value) > 0.5
+    np.testing.assert_array_equal(short.strength, 3)
+    np.testing.assert_array_equal(long.strength, 3)  # none after the third
+    with pytest.raises(ascent.Stalled, match="had no gradient at any step"):
+        climbed(steps=3)
