@@ -229,6 +229,12 @@ CONFIGS = {
         ),
         repeats=1,
     ),
+    "cars": Config(
+        network=dataclasses.replace(
+            protopnet.CONFIGS["cars-resnet34"], augmentation=40, elastic=True
+        ),
+        repeats=1,
+    ),
     "smoke": Config(
         network=protopnet.CONFIGS["smoke"],
         repeats=1,

@@ -17,7 +17,7 @@ import functools
 import logging
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Config:
     """Networks of each training; their seeds count up from `network.seed`."""
     images: int = 100
     """Test images that are attacked, out of those that all networks of a seed classify
-    correctly."""
+    correctly; to move a head, only those in which a prototype is found on it."""
     attacks: tuple[Literal["search", "through_jpeg", "random"], ...] = (
         "search",
         "through_jpeg",
@@ -151,7 +151,7 @@ def regions(config: Config, ids: np.ndarray, image_size: int) -> Examples:
 def candidates(
     config: Config, setup: protopnet_setup.Setup, nets: Mapping[str, Trained]
 ) -> Examples:
-    """Test images that all networks classify correctly, with their regions."""
+    """All test images that all networks classify correctly, with their regions."""
     test = setup.examples.test
     right = np.ones(len(test["label"]), bool)
     for trained in nets.values():
@@ -160,12 +160,32 @@ def candidates(
     where = regions(config, test["id"], setup.network.backbone.image_size)
     for mask in where.values():
         right &= mask.any((1, 2))
-    chosen = np.flatnonzero(right)[: config.images]
+    chosen = np.flatnonzero(right)
     if not len(chosen):
         raise ValueError(
             "no test image is classified correctly by all networks: train longer"
         )
-    return {name: values[chosen] for name, values in (test | where).items()}
+    return _some(test | where, chosen)
+
+
+def aims(config: Config, trained: Trained, examples: Examples) -> studies.Study:
+    """Whether there is something to ask of each image."""
+    look = functools.partial(prototype_attacks_studies.aims, trained.network)
+    return studies.Study(look, [{}], examples, trained.weights, chunk=config.chunk)
+
+
+def worth(config: Config, examples: Examples, folder: pathlib.Path) -> Examples:
+    """The first images in which a prototype is on the head and can leave it.
+
+    If there are none one image stands for them, with a row that says so.
+    """
+    ids = [row["id"] for row in report.read(folder / "aims") if row["worth"]]
+    chosen = np.flatnonzero(np.isin(examples["id"], ids or examples["id"][:1]))
+    return _some(examples, chosen[: config.images])
+
+
+def _some(examples: Examples, places: Any) -> Examples:
+    return {name: values[places] for name, values in examples.items()}
 
 
 def asked(
@@ -173,8 +193,10 @@ def asked(
     setup: protopnet_setup.Setup,
     trained: Trained,
     examples: Examples,
+    heads: Examples,
 ) -> dict[str, studies.Study]:
-    """The sweeps of one network, by folder."""
+    """The sweeps of one network, by folder: of all images, and of those with heads."""
+    few = _some(examples, slice(config.images))
 
     def of(one: Callable, radius: float, step_size: float, **axes) -> studies.Study:
         settings = sweeps.grid(
@@ -182,18 +204,18 @@ def asked(
         )
         look = functools.partial(one, trained.network, config)
         weights, chunk = trained.weights, config.chunk
-        return studies.Study(look, settings, examples, weights, chunk=chunk)
+        return studies.Study(look, settings, few, weights, chunk=chunk)
 
     ball = (config.radius, config.step_size)
     kinds = [kind for kind in config.attacks if kind != "through_jpeg"]
-    keep = examples["id"][:4].tolist()
+    keep = [images["id"][:4].tolist() for images in (heads, few)]
     look = prototype_attacks_studies
     moved = of(look.head_on_stomach, *ball, attack=config.attacks)
     absent = of(look.disappearance, *ball, attack=kinds)
     told = of(look.accuracy, config.against[0], 2.0)
     return {
-        "moved": moved._replace(keep=keep),
-        "absent": absent._replace(keep=keep),
+        "moved": moved._replace(examples=heads, keep=keep[0]),
+        "absent": absent._replace(keep=keep[1]),
         "literal": of(look.literal, *ball, protocol=["april", "may"], attack=kinds),
         "accuracy": told._replace(examples=dict(setup.examples.test)),
     }
@@ -237,7 +259,9 @@ def main(config: Config, folder: pathlib.Path) -> None:
         examples = candidates(config, setup, nets)
         for name, trained in nets.items():
             here = folder / f"{name}-{seed}"
-            studies.run(asked(config, setup, trained, examples), knobs, here)
+            studies.run({"aims": aims(config, trained, examples)}, knobs, here)
+            heads = worth(config, examples, here)
+            studies.run(asked(config, setup, trained, examples, heads), knobs, here)
             pictured = pictured or patches(knobs, setup, trained, here)
     prototype_attacks_report.write(config, folder, pictured)
 
@@ -258,8 +282,8 @@ def plan(config: Config) -> str:
         trained = setup.of_images(untrained)
     test = setup.examples.test
     where = regions(config, test["id"], setup.network.backbone.image_size)
-    examples = {k: v[: config.images] for k, v in (test | where).items()}
-    sweeps_of_one = studies.plan(asked(config, setup, trained, examples), config)
+    few = _some(test | where, slice(config.images))
+    sweeps_of_one = studies.plan(asked(config, setup, trained, few, few), config)
     return (
         f"{config.repeats} of each training: {', '.join(costs)} each, about.\n\n"
         f"The sweeps of each of {config.repeats * len(costs)} networks:\n\n"
@@ -278,6 +302,13 @@ CONFIGS = {
     "cub": Config(
         network=dataclasses.replace(
             protopnet.CONFIGS["cub-resnet34"], augmentation=40, elastic=True
+        ),
+        repeats=1,
+        images=200,
+    ),
+    "cars": Config(
+        network=dataclasses.replace(
+            protopnet.CONFIGS["cars-resnet34"], augmentation=40, elastic=True
         ),
         repeats=1,
         images=200,

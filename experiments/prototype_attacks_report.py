@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from experiments.prototype_attacks import Config
     from experiments.repeated import Rows
 
-KINDS = ("moved", "literal", "absent", "accuracy")
+KINDS = ("aims", "moved", "literal", "absent", "accuracy")
 """Folders of sweeps in that of each network."""
 GREEN = (0.1, 0.75, 0.2)
 NAMES = {
@@ -38,6 +38,8 @@ NAMES = {
     "gone": "gone",
     "gone_label_kept": "gone, the prediction stays",
     "whole": "the target is the whole map",
+    "on_head": "a prototype of the class is found on the head",
+    "worth": "and there is something to aim at outside of its crop",
 }
 
 
@@ -51,7 +53,7 @@ def write(
       folder: with a folder for each network.
       patches: images of what prototypes of the first network are, by prototype.
     """
-    moved, literal, absent, told = (
+    aims, moved, literal, absent, told = (
         repeated.gathered(config, folder, kind) for kind in KINDS
     )
     parts = ["left", "arrived", "kept", "label_kept", "success", "success_compressed"]
@@ -59,7 +61,8 @@ def write(
     by = ["trained", "attack"]
     numbers = [
         *shares(told, by=["trained"], values=["clean", "robust"]),
-        *shares(moved, by=by, values=[*parts, "on_source"]),
+        *shares(aims, by=["trained"], values=["on_head", "worth"]),
+        *shares(moved, by=by, values=parts),
         *shares(
             literal, by=["protocol", *by], values=["success", "label_kept", "kept"]
         ),
@@ -72,9 +75,9 @@ def write(
         folder,
         title=f"Does this look like that? {config.network.backbone}",
         sections=[
-            _protocol(config, moved),
+            _protocol(config),
             _accuracy(told),
-            _stomach(moved, parts),
+            _stomach(aims, moved, parts),
             _seen(first, "moved", "The head on the stomach", patches),
             _literal(literal),
             _absent(config, absent),
@@ -85,10 +88,7 @@ def write(
     )
 
 
-def _protocol(config: "Config", moved: "Rows") -> pages.Section:
-    images = len({row["id"] for row in moved})
-    searched = [row for row in moved if row["attack"] == config.attacks[0]]
-    found = report.number(report.proportion(searched, "on_source").mean, ".0%")
+def _protocol(config: "Config") -> pages.Section:
     ball = {"linf": "L∞", "l2": "L2"}[config.norm]
     starts = f"{config.restarts} random start{'s' * (config.restarts > 1)}"
     trainings = " and ".join(map(_named, config.trained))
@@ -96,23 +96,24 @@ def _protocol(config: "Config", moved: "Rows") -> pages.Section:
         "What was done",
         [
             f"Networks of prototypes on `{config.network.backbone}` were trained"
-            f" ({trainings}; {repeated.told(config)}). **{images} test images** that"
-            " all networks of a seed classify correctly are attacked within an"
-            f" {ball} ball of {config.radius:g}/255, by {config.steps} steps of"
-            f" {config.step_size:g}/255 from {starts}; the best iterate counts.",
+            f" ({trainings}; {repeated.told(config)}). Of the test images that all"
+            f" networks of a seed classify correctly **up to {config.images}** are"
+            f" attacked within an {ball} ball of {config.radius:g}/255, by"
+            f" {config.steps} steps of {config.step_size:g}/255 from {starts}; the best"
+            " iterate counts.",
             "- **Source**: the places that the crop which ProtoPNet shows of a"
             " prototype reaches into, on the image as it is.\n"
             "- **Target**: the places on the stomach (of images of which nothing is"
             " known, the quarter where the prototype is found least) without those of"
             " the source. Only the pixels of the target may change.\n"
             "- **Prototype**: the most similar one of the class that is found on the"
-            " head, or else of the class: on the head, or of an image of which nothing"
-            f" is known, in {found} of the images.\n"
+            " head. Images in which there is none, or no target, are not asked (of"
+            " images of which nothing is known: the most similar one of the class).\n"
             "- **Success**: the prototype is found in the target, at least as well as"
             " it was found before, and the prediction stays.",
             "Shares come with Wilson's 95 % intervals, means with the bootstrap's;"
-            " images are what was sampled, seeds are averaged. Where no target is left"
-            " nothing was tried, and the image is left out and counted.",
+            " images are what was sampled, seeds are averaged. Where nothing could be"
+            " tried, the image is left out and counted.",
         ],
     )
 
@@ -136,7 +137,7 @@ def _accuracy(told: "Rows") -> pages.Section:
     return pages.Section("What the remedy costs", [pages.Table(text, caption)])
 
 
-def _stomach(moved: "Rows", parts: Sequence[str]) -> pages.Section:
+def _stomach(aims: "Rows", moved: "Rows", parts: Sequence[str]) -> pages.Section:
     table = functools.partial(
         report.table, names=NAMES, estimator=report.proportion, columns_by="trained"
     )
@@ -148,9 +149,17 @@ def _stomach(moved: "Rows", parts: Sequence[str]) -> pages.Section:
         names=NAMES | {"value": "share"},
         estimator=report.proportion,
     )
+    where = shown.measures(
+        aims,
+        ("on_head", "worth"),
+        columns_by="trained",
+        names=NAMES | {"value": "share of the images classified correctly"},
+        estimator=report.proportion,
+    )
     return pages.Section(
         "A head on the stomach",
         [
+            pages.Table(where, "Where there is a head to be moved."),
             pages.Table(
                 table(moved, rows_by="attack", value="success"),
                 "Success of the attacks.",

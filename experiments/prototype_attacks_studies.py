@@ -29,13 +29,18 @@ class Aim(NamedTuple):
       prototype: `[]`.
       source: bool `[h, w]` where it is found on the image as it is.
       target: bool `[h, w]`.
-      on_source: `[]` whether what it is found on is the region that was asked for.
+      on_head: `[]` whether it is found on the head, if that is known.
     """
 
     prototype: Array
     source: Array
     target: Array
-    on_source: Array
+    on_head: Array
+
+    @property
+    def worth(self) -> Array:
+        """Whether there is something to ask: it is on the head, and can leave it."""
+        return self.on_head & jnp.any(self.target)
 
 
 def aimed(network: Network, example: dict[str, Array], maps: Array, y: Array) -> Aim:
@@ -65,6 +70,23 @@ def aimed(network: Network, example: dict[str, Array], maps: Array, y: Array) ->
     else:
         target = attacked.least_salient_quarter(a) > 0
     return Aim(j, source, target & ~source, on_head[j])
+
+
+def aims(
+    network: Network, weights: Weights, example: dict[str, Array], key: Key
+) -> Row:
+    """Whether there is a head to be moved in an image, and where to."""
+    del key
+    x = example["image"]
+    y = jnp.argmax(network.apply()(weights, x))
+    aim = aimed(network, example, network.apply("similarities")(weights, x), y)
+    return {
+        "label": y,
+        "prototype": aim.prototype,
+        "on_head": aim.on_head,
+        "cells": jnp.sum(aim.target),
+        "worth": aim.worth,
+    }
 
 
 def shown(a: Array, size: tuple[int, ...], *, margin: int = 1) -> Array:
@@ -128,8 +150,8 @@ def head_on_stomach(
     """Attack 1 as it ought to be asked: only the target's pixels may change.
 
     Success is that the prototype is found in the target, at least as well as it was,
-    and the prediction stays. Where there is no target left nothing can be said, and the
-    row is stalled.
+    and the prediction stays. Where no prototype is on the head, or no target is left,
+    nothing can be said, and the row is stalled.
     """
     x = example["image"]
     fn = functools.partial(network.apply(), weights)
@@ -157,12 +179,11 @@ def head_on_stomach(
     return {
         "label": y,
         "prototype": aim.prototype,
-        "on_source": aim.on_source,
         "cells": jnp.sum(aim.target),
         **outcome,
         "success_compressed": again["success"],
         "linf": metrics.linf(x, found.x),
-        "stalled": found.stalled | ~jnp.any(aim.target),
+        "stalled": found.stalled | ~aim.worth,
         "image": x,
         "perturbed": found.x,
         "map_before": maps[..., aim.prototype],

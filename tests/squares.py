@@ -1,5 +1,7 @@
 """Squares of three colors and a network of one convolution, for tests of ProtoPNet."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,10 +34,37 @@ def network():
 
 def trained(network):
     """A network that nobody trained, as what comes of a training."""
-    key, shape = jax.random.key(0), network.backbone.shape
-    head = network.head.init(key, jnp.zeros(shape))["params"]
+    head = drawn(network.head, network.backbone.shape)
     params = {"backbone": network.backbone.weights, "head": head}
     return protopnet_training.Trained(network, (params, {}), [])
+
+
+@functools.cache
+def drawn(head, shape):
+    """The weights of a head, by one program for all tests."""
+    return jax.jit(head.init)(jax.random.key(0), jnp.zeros(shape))["params"]
+
+
+def pretended(study, kept=()):
+    """A study with results of its kind, which compiles in no time.
+
+    What is not kept is the same everywhere in a row, and drawn anew for each.
+    """
+
+    def fake(weights, example, key, **setting):
+        look = functools.partial(study.one, **setting)
+        row = jax.eval_shape(look, weights, example, key)
+        true = look(weights, example, key) if kept else {}
+        draw = jax.random.uniform(key, (), minval=0.1)
+        same = {
+            name: jnp.full(
+                leaf.shape, draw if leaf.dtype.kind == "f" else name != "stalled"
+            ).astype(leaf.dtype)
+            for name, leaf in row.items()
+        }
+        return same | {name: true[name] for name in kept if name in row}
+
+    return study._replace(one=fake)
 
 
 def config(folder):

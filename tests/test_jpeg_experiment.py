@@ -20,7 +20,7 @@ from experiments import (
 )
 from protojax import compression, prototypes
 from protojax.models import protopnet
-from tests.squares import trained
+from tests.squares import pretended, trained
 
 KEY = jax.random.key(0)
 SIDE, GRID, CLASSES = 16, 2, 4
@@ -58,25 +58,38 @@ def setup():
     return protopnet_setup.Setup(network, examples, network, examples, names)
 
 
-def swept(setup, name, **setting):
-    study = jpeg.asked(CONFIG, setup, trained(setup.network))[name]
-    look = functools.partial(study.one, **setting)
-    keys = jax.random.split(KEY, len(study.examples["id"]))
-    return jax.jit(jax.vmap(look, (None, 0, 0)))(study.weights, study.examples, keys)
+@pytest.fixture(scope="module")
+def swept(setup):
+    """`(name, **setting) -> ` the rows of a sweep, by one program for all settings."""
+    asked = jpeg.asked(CONFIG, setup, trained(setup.network))
+
+    @functools.cache
+    def program(name):
+        def one(example, key, setting):
+            return asked[name].one(asked[name].weights, example, key, **setting)
+
+        return jax.jit(jax.vmap(one, (0, 0, None)))
+
+    def rows(name, **setting):
+        examples = asked[name].examples
+        keys = jax.random.split(KEY, len(examples["id"]))
+        return program(name)(examples, keys, setting)
+
+    return rows
 
 
-def test_an_image_is_seen_as_it_is_and_as_the_codec_leaves_it(setup):
-    row, test = swept(setup, "seen"), setup.examples.test
+def test_an_image_is_seen_as_it_is_and_as_the_codec_leaves_it(setup, swept):
+    row, test = swept("seen"), setup.examples.test
     network, weights = setup.network, trained(setup.network).weights
+    classify, maps = (
+        jax.jit(network.apply(method)) for method in ("__call__", "similarities")
+    )
     owners, odd = np.asarray(network.head.owners), test["label"] % 2 == 1
     for i, x in enumerate(test["image"]):
         back = compression.jpeg(x, quality=CONFIG.quality)
         np.testing.assert_array_equal(row["compressed"][i], back)
-        logits = [np.asarray(network.apply()(weights, z)) for z in (x, back)]
-        similar = [
-            np.asarray(network.apply("similarities")(weights, z)).max((0, 1))
-            for z in (x, back)
-        ]
+        logits = [np.asarray(classify(weights, z)) for z in (x, back)]
+        similar = [np.asarray(maps(weights, z)).max((0, 1)) for z in (x, back)]
         top = similar[1].argmax()
         right = [one.argmax() == test["label"][i] for one in logits]
         assert int(row["top"][i]) == top
@@ -92,9 +105,9 @@ def test_an_image_is_seen_as_it_is_and_as_the_codec_leaves_it(setup):
         np.testing.assert_allclose(found, told, rtol=1e-4)
 
 
-def test_similarity_falls_with_the_quality_of_what_is_rough(setup):
-    low, high = (swept(setup, "quality", quality=q) for q in (5.0, 100.0))
-    whole = swept(setup, "seen")["similar"][:, 0].max(1)
+def test_similarity_falls_with_the_quality_of_what_is_rough(swept):
+    low, high = (swept("quality", quality=q) for q in (5.0, 100.0))
+    whole = swept("seen")["similar"][:, 0].max(1)
     away = [np.abs(np.asarray(r["similarity"]) - whole) for r in (low, high)]
     assert away[1].mean() < 0.2 * away[0].mean()
 
@@ -167,6 +180,11 @@ def test_a_run_reports_on_every_training_and_resumes(setup, monkeypatch, tmp_pat
     monkeypatch.setattr(protopnet_setup, "set_up", lambda _: setup)
     monkeypatch.setattr(
         protopnet_setup, "fitted", lambda *_, **__: trained(setup.network)
+    )
+    asked, kept = jpeg.asked, ("label", "odd", "image", "compressed", "owners")
+    monkeypatch.setattr(
+        *(jpeg, "asked"),
+        lambda *a: {name: pretended(s, kept) for name, s in asked(*a).items()},
     )
 
     def run():

@@ -19,11 +19,12 @@ from experiments import (
     prototype_attacks_report,
     prototype_attacks_studies,
     remedies,
+    studies,
     truths,
 )
 from protojax import attacks, data, objectives, parts, prototypes
 from protojax.models import protopnet
-from tests.squares import trained
+from tests.squares import pretended, trained
 
 KEY = jax.random.key(0)
 SIDE, GRID, CLASSES = 16, 4, 3
@@ -114,15 +115,15 @@ def test_the_prototype_is_of_the_class_and_if_possible_on_the_head(examples):
         on_head = [j for j in own if peaks[j] < GRID // 2]
         wanted = max(on_head or own, key=lambda j: a[..., j].max())
         assert aim.prototype[i] == wanted
-        assert aim.on_source[i] == bool(on_head)
+        assert aim.on_head[i] == bool(on_head)
         np.testing.assert_array_equal(aim.target[i], lower & ~aim.source[i])
-    assert aim.source.any() and aim.on_source.any() and not aim.on_source.all()
+    assert aim.source.any() and aim.on_head.any() and not aim.on_head.all()
 
 
 def test_where_nothing_is_known_the_target_is_the_quarter_where_it_is_least(examples):
     blind = {k: v for k, v in examples.items() if k not in ("head", "stomach")}
     aim = aims(blind)
-    assert aim.on_source.all()
+    assert aim.on_head.all()
     ends = (slice(0, 2), slice(2, 4))
     for i, x in enumerate(examples["image"]):
         a = np.asarray(SIMILARITY(x))[..., aim.prototype[i]]
@@ -130,6 +131,19 @@ def test_where_nothing_is_known_the_target_is_the_quarter_where_it_is_least(exam
         quarter = np.zeros((GRID, GRID), bool)
         quarter[where] = True
         np.testing.assert_array_equal(aim.target[i], quarter & ~aim.source[i])
+
+
+def test_only_heads_that_can_be_moved_are_attacked(examples, tmp_path):
+    few = {**examples, "stomach": examples["stomach"].copy()}
+    few["stomach"][0] = False
+    aim, blind = aims(few), {**few, "head": few["head"] & False}
+    there = np.flatnonzero(aim.on_head & aim.target.any((1, 2)))
+    assert 0 < len(there) < np.sum(aim.on_head)
+    for name, of, expected in (("a", few, there[:4]), ("b", blind, [0])):
+        found = prototype_attacks.aims(CONFIG, trained(NETWORK), of)
+        studies.run({"aims": found}, CONFIG.network, tmp_path / name)
+        heads = prototype_attacks.worth(CONFIG, of, tmp_path / name)
+        np.testing.assert_array_equal(heads["id"], expected)
 
 
 def test_a_head_on_the_stomach_is_judged_by_the_image_that_comes_out(examples):
@@ -151,9 +165,10 @@ def test_a_head_on_the_stomach_is_judged_by_the_image_that_comes_out(examples):
         assert one["arrived"] == arrived and one["label_kept"] == kept
         assert one["success"] == (arrived and after.max() >= before.max() and kept)
         assert one["target_after"] >= one["target_before"]
-    nowhere = {**examples, "stomach": examples["stomach"] & False}
-    row = swept(prototype_attacks_studies.head_on_stomach, nowhere, attack="search")
-    assert row["stalled"].all()
+    for name in ("head", "stomach"):  # nothing to be moved, or nowhere to move it
+        nowhere = {**examples, name: examples[name] & False}
+        row = swept(prototype_attacks_studies.head_on_stomach, nowhere, attack="search")
+        assert row["stalled"].all()
 
 
 def test_random_signs_stay_within_the_target(examples):
@@ -306,29 +321,13 @@ def test_a_mask_is_outlined_from_outside():
     assert found == [[0, 2], [0, 3], [1, 1], [1, 4], [2, 2], [2, 3]]
 
 
-def pretended(study):
-    """A study with results of its kind, which compiles in no time."""
-
-    def fake(weights, example, key, **setting):
-        look = functools.partial(study.one, **setting)
-        row = jax.eval_shape(look, weights, example, key)
-        draw = jax.random.uniform(key, (), minval=0.1)
-        return {
-            name: jnp.full(
-                leaf.shape, draw if leaf.dtype.kind == "f" else name != "stalled"
-            ).astype(leaf.dtype)
-            for name, leaf in row.items()
-        }
-
-    return study._replace(one=fake)
-
-
 def test_a_run_reports_both_protocols_and_resumes(setup, monkeypatch, tmp_path):
     both = ("standard", "adversarial")
     config = dataclasses.replace(CONFIG, trained=both, attacks=("search",))
     head, stomach = np.zeros((2, 12, SIDE, SIDE), bool)
     head[:, : SIDE // 2], stomach[:, SIDE // 2 :] = True, True
     images, asked = setup.examples.test["image"], prototype_attacks.asked
+    aims = prototype_attacks.aims
     changes = (
         (protopnet_setup, "set_up", lambda _: setup),
         (protopnet_setup, "fitted", lambda *_, **__: trained(setup.network)),
@@ -339,6 +338,7 @@ def test_a_run_reports_both_protocols_and_resumes(setup, monkeypatch, tmp_path):
             "asked",
             lambda *a: {name: pretended(study) for name, study in asked(*a).items()},
         ),
+        (prototype_attacks, "aims", lambda *a: pretended(aims(*a))),
     )
     for change in changes:
         monkeypatch.setattr(*change)
