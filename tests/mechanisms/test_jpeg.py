@@ -83,7 +83,7 @@ def test_dossier_8_the_tables_are_pillows_at_every_quality():
         np.testing.assert_array_equal(chroma[quality - 1].ravel(), theirs[1])
 
 
-def test_the_transform_is_orthonormal():
+def test_dossier_8_the_transform_is_orthonormal():
     # quality 100 has steps of one: what is lost is rounding, of coefficients and pixels
     x = bird((40, 40))[..., :1]
     ours = 255 * np.asarray(jpeg(np.float32(x) / 255, 100.0))

@@ -10,6 +10,7 @@ import pytest
 import scipy.optimize
 
 from protojax import attacks, images, objectives, prototypes
+from protojax.models import layers
 
 EPS, STEP = 8 / 255, 2 / 255
 GRID, BLOCK = 7, 2
@@ -49,6 +50,36 @@ def test_dossier_8_pgd_reaches_the_optimum_of_a_linear_model():
     np.testing.assert_array_equal(out.x[~mask], X[~mask])
     rise = objective(out.x) - objective(X)
     assert float(rise) == pytest.approx(0.0313725, abs=1e-6)
+
+
+def test_dossier_8_without_a_step_a_climb_stays_where_it_began():
+    gray = lambda x: means(x).mean(-1, keepdims=True)
+    target, source = rectangle(3, 5, 3, 5), rectangle(0, 2, 0, 3)
+    still = {"step_size": 1e-12, "steps": 3}  # less than float32 sees of a pixel
+    _, out = moved(gray, 0, target, source, X, jax.random.key(6), **still)
+    mask = np.asarray(pixels(target))
+    np.testing.assert_array_equal(out.x[~mask], X[~mask])
+    assert np.abs(out.x - X).max() <= EPS + 1e-6
+    assert len({*out.trace.tolist()}) == 1
+    with pytest.raises(ValueError, match="`step_size` is 0"):
+        moved(gray, 0, target, source, X, step_size=0.0)
+
+
+def test_dossier_8_ball_step_and_range_are_those_of_the_code_after_normalization():
+    z = lambda level: np.asarray(
+        layers.normalize(
+            jnp.full((1, 1, 3), level), layers.IMAGENET_MEAN, layers.IMAGENET_STD
+        )
+    ).ravel()
+    known = {
+        8 / 255: (0.136998, 0.140056, 0.139434),  # the ball
+        10 / 255: (0.171248, 0.175070, 0.174292),  # the step of adversarial training
+        2 / 255: (0.034250, 0.035014, 0.034858),  # that of an attack
+    }
+    for length, there in known.items():
+        np.testing.assert_allclose(z(length) - z(0.0), there, atol=1e-5)
+    np.testing.assert_allclose(z(1.0), (2.248908, 2.428571, 2.64), atol=1e-5)
+    np.testing.assert_allclose(z(0.0), (-2.117904, -2.035714, -1.804444), atol=1e-5)
 
 
 def test_dossier_8_the_literal_complement_raises_the_whole_image():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from protojax import metrics
+from protojax import metrics, objectives
 
 KEY = jax.random.key(0)
 
@@ -105,6 +105,12 @@ def test_dossier_8_nothing_is_misaligned_where_nothing_has_changed():
         metrics.accuracy_change(right, right),
     )
     assert same == (0, 0, 0, 0)
+
+
+def test_dossier_8_the_cross_entropy_of_a_single_logit_has_no_gradient():
+    """So that what is lowered by an attack elsewhere must be the similarity itself."""
+    alone = objectives.cross_entropy(lambda x: jnp.max(x).reshape(1), 0)
+    assert not jnp.any(jax.grad(alone)(jnp.arange(12.0).reshape(2, 2, 3)))
 
 
 def test_dossier_8_relevance_outside_and_inside():

@@ -33,7 +33,7 @@ def test_peers_e1_distances_are_norms_of_differences_and_never_negative():
     np.testing.assert_allclose(distances, direct(features, found), atol=1e-4)
 
 
-def test_a_patch_is_at_distance_zero_of_itself_far_from_the_origin_too():
+def test_dossier_8_a_patch_is_at_distance_zero_of_itself_far_from_the_origin_too():
     features, found = drawn()
     found = found.at[:5].set(features[3])
     for shift in (0.0, 100.0):  # a product of vectors far away loses all digits
