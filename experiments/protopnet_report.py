@@ -4,11 +4,14 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from experiments import protopnet_pictures, protopnet_studies
+from experiments import backbones, protopnet_pictures, protopnet_studies
 from experiments.protopnet_analysis import Near
 from experiments.protopnet_training import Trained
+from protojax import prototypes
 from protojax.scale import pages, report
 
 if TYPE_CHECKING:
@@ -126,7 +129,8 @@ def _protocol(
         f" (95 % interval {low} to {high}), by {count} prototypes of"
         f" {len(setup.classes)} classes on the layer `{trained.network.backbone.layer}`"
         f" of `{config.backbone}`, which has"
-        f" {' x '.join(map(str, trained.network.backbone.shape[:2]))} places."
+        f" {' x '.join(map(str, trained.network.backbone.shape[:2]))} places;"
+        f" {_field(trained)}"
     )
     if "plain_correct" in found:
         plain = found["plain_correct"]["mean"]
@@ -146,6 +150,20 @@ def _protocol(
     )
     table = _table(told, "What the network says of the test images.")
     return pages.Section("What was done", [text, patches, table])
+
+
+def _field(trained: Trained) -> str:
+    """What a place can see of the image."""
+    backbone, (params, stats) = trained.network.backbone, trained.weights
+    size = backbone.image_size
+    x = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
+    weights = backbones.merged(params["backbone"], stats)
+    field = prototypes.receptive_field(backbone.features, weights, x)
+    rows, columns = (min(pixels, size) for pixels in field.size)
+    return (
+        f"the windows of one reach over {rows} x {columns} pixels of {size} x {size}"
+        " (what a normalization over the whole image tells it comes on top)."
+    )
 
 
 def _stages(history: Sequence[Mapping[str, Any]]) -> pages.Section:

@@ -197,6 +197,19 @@ def test_a_trained_network_is_looked_at_and_reported(config, whole, tmp_path):
     assert "this looks like that" in page.lower() and page.count("<img") == 5
 
 
+def test_an_ensemble_adds_up_the_logits_of_finished_runs(config, whole, tmp_path):
+    setup, trained, folder, _ = whole
+    (tmp_path / "training").symlink_to(folder, target_is_directory=True)
+    knobs = json.dumps({"config": dataclasses.asdict(config)})
+    (tmp_path / "config.json").write_text(knobs)
+    (tmp_path / "report.html").touch()
+    twice = dataclasses.replace(config, also=(tmp_path, tmp_path))
+    logits = networks.mapped(trained.network.apply())
+    one = logits(trained.weights, setup.examples.test["image"])
+    both = protopnet_setup.others(twice, setup)
+    np.testing.assert_allclose(both, 2 * one, rtol=1e-5)
+
+
 def test_a_checkpoint_of_another_backbone_is_refused(config, whole):
     _, _, folder, _ = whole
     other = dataclasses.replace(config, depth=5)
