@@ -39,6 +39,9 @@ class Config:
     """Pixels."""
     widths: tuple[int, ...] = (16, 32, 64, 128)
     """Channels of each stage."""
+    groups: int | None = 8
+    """Of the normalization, which is over the whole image; None leaves it out, and
+    each place of a feature map knows of its receptive field alone."""
     steps: int = 1000
     """Training steps."""
     batch: int = 32
@@ -53,7 +56,8 @@ class Config:
 
 def network(config: Config) -> nn.Module:
     """The network that is trained."""
-    return models.ConvNet(classes=len(parts.CLASSES), widths=config.widths)
+    classes = len(parts.CLASSES)
+    return models.ConvNet(classes=classes, widths=config.widths, groups=config.groups)
 
 
 def fit(config: Config, folder: pathlib.Path) -> PyTree:
@@ -222,6 +226,7 @@ CONFIGS = {
     "small": Config(
         train=1024, test=200, image_size=32, widths=(16, 32, 64), steps=400, rate=1e-2
     ),
+    "local": Config(groups=None),
     "smoke": Config(train=64, test=32, image_size=32, widths=(8, 16), steps=4, batch=8),
 }
 

@@ -1,8 +1,10 @@
 """The networks that experiments can be run on, by name, with their own images.
 
 `parts` and `parts_small` are trained here on the drawn birds, in about a minute and
-in seconds (that one sees them at 32 pixels and errs more); the pretrained ones are read
-from the folder that the environment variable PROTOJAX_DATA names;
+in seconds (that one sees them at 32 pixels and errs more), as is `parts_local`, which
+has no normalization, so that a place of its feature maps knows of nothing but what lies
+in its receptive field; the pretrained ones are read from the folder that the
+environment variable PROTOJAX_DATA names;
 `package.module:function` is yours, and returns `(fn, weights)` with
 `fn(weights, image) -> logits`.
 """
@@ -66,6 +68,15 @@ def load(name: str, *, image_size: int | None = None) -> Network:
         )
     found = NAMES[name]()
     return found if image_size is None else found._replace(image_size=image_size)
+
+
+def untrained(name: str, *, image_size: int | None = None) -> Network:
+    """A network of `BIRDS` with the weights that it is trained from."""
+    config = classifier.CONFIGS[BIRDS[name]]
+    model, size = classifier.network(config), image_size or config.image_size
+    key = jax.random.key(config.seed)
+    weights = jax.jit(model.init)(key, jnp.zeros((size, size, 3)))
+    return Network(model.apply, weights, "parts:200", size)
 
 
 def correct(
@@ -259,15 +270,13 @@ def _cifar(depth: int) -> Callable[[], Network]:
     return load
 
 
-def _parts() -> Network:
-    model, weights = classifier.trained()
-    return Network(model.apply, weights, "parts:200", 64)
+def _birds(name: str) -> Callable[[], Network]:
+    def load() -> Network:
+        config = classifier.CONFIGS[BIRDS[name]]
+        model, weights = classifier.trained(config)
+        return Network(model.apply, weights, "parts:200", config.image_size)
 
-
-def _parts_small() -> Network:
-    config = classifier.CONFIGS["small"]
-    model, weights = classifier.trained(config)
-    return Network(model.apply, weights, "parts:200", config.image_size)
+    return load
 
 
 def _own(name: str) -> tuple[Fn, PyTree]:
@@ -311,9 +320,12 @@ def _check_logits(name: str, network: Network) -> None:
     )
 
 
+BIRDS = {"parts": "default", "parts_small": "small", "parts_local": "local"}
+"""The networks that are trained here, by the configuration of `experiments.classifier`
+that says how."""
+
 NAMES: dict[str, Callable[[], Network]] = {
-    "parts": _parts,
-    "parts_small": _parts_small,
+    **{name: _birds(name) for name in BIRDS},
     "squeezenet1_1": _imagenet(
         pretrained.squeezenet1_1, "imagenet_squeezenet1_1.npz", 224
     ),

@@ -40,7 +40,8 @@ class Config:
     layer: str | None = None
     """Whose feature map the prototypes look at; the last one if not given."""
     weights: str | None = None
-    """File of torchvision's weights, hf:OWNER/REPOSITORY/FILE, or random."""
+    """File of torchvision's weights, hf:OWNER/REPOSITORY/FILE, or random, which the
+    networks of drawn birds can be, too."""
     train: str = "parts:2000"
     """Training images: parts, folder:PATH, npz:PATH, tfds:NAME or tfds:NAME#BOX."""
     train_split: str = "train"

@@ -126,7 +126,7 @@ def plain(config: "Config", setup: "Setup") -> np.ndarray | None:
     softmax layer on the means of its features, trained to the minimum of its loss.
     """
     images = setup.examples.test["image"]
-    if config.backbone in ("parts", "parts_small") and config.test.startswith("parts"):
+    if config.backbone in networks.BIRDS and config.test.startswith("parts"):
         whole = networks.load(config.backbone, image_size=config.image_size)
         logits = networks.mapped(whole.fn)(whole.weights, images)
         return np.argmax(logits, axis=1)

@@ -75,6 +75,7 @@ def birds(
         [int(found.name(int(i)).split()[-1]) for i in ids],
         image_size=image_size,
         seed=sources.PARTS_SEEDS[split.partition("[")[0]],
+        classes=parts.KINDS[source.partition("#")[2]],
     )
 
 

@@ -116,6 +116,15 @@ def test_a_backbone_that_is_never_trained_is_looked_at_once(config):
     equal(setup.for_lessons(trained)[1], (state.params, state.extra))
 
 
+def test_a_network_of_the_drawn_birds_can_be_taken_before_its_training():
+    found = backbones.load("parts_small", weights="random", image_size=16)
+    assert found.layer == "stage3" and found.shape == (2, 2, 64)
+    again = backbones.load("parts_small", weights="random", image_size=16)
+    equal(found.weights, again.weights)
+    with pytest.raises(ValueError, match="`weights` is 'a.pth', and 'parts' comes"):
+        backbones.load("parts", weights="a.pth")
+
+
 def test_live_batch_norms_move_and_frozen_ones_do_not(config):
     model = models.CifarResNet(depth=8)
     shapes = jax.eval_shape(model.init, KEY, jnp.zeros((8, 8, 3)))
@@ -171,16 +180,20 @@ def test_dossier_8_the_loss_is_that_of_the_formula_and_convex_in_the_votes(confi
     setup = protopnet_setup.set_up(config)
     state = protopnet_training.begin(setup.network, config, setup.examples)
     batch = next(setup.examples.batches(0))
-    loss = functools.partial(protopnet_stages.loss, setup.network, config, None)
-    of = jax.jit(loss)
-    value, (_, log) = of(state.params, state.extra, batch, KEY)
+    votes, head = state.params["head"]["last_layer"], state.params["head"]
+
+    def at(votes):
+        params = {**state.params, "head": {**head, "last_layer": votes}}
+        loss = functools.partial(protopnet_stages.loss, setup.network, config, None)
+        return loss(params, state.extra, batch, KEY)
+
+    of = jax.jit(jax.value_and_grad(at, has_aux=True))
+    (value, (_, log)), _ = of(votes)
     weights = state.params, state.extra
     d = jax.vmap(setup.network.apply("distances"), (None, 0))(weights, batch["image"])
     d = np.asarray(d).min(axis=(1, 2))
     own = batch["label"][:, None] == np.array(setup.network.head.owners)
-    logits = np.log((d + 1) / (d + 1e-4)) @ np.asarray(
-        state.params["head"]["last_layer"]
-    )
+    logits = np.log((d + 1) / (d + 1e-4)) @ np.asarray(votes)
     entropy = np.log(np.exp(logits).sum(1)) - logits[np.arange(10), batch["label"]]
     cluster = np.where(own, d, np.inf).min(1).mean()
     separation = np.where(own, np.inf, d).min(1).mean()
@@ -189,12 +202,17 @@ def test_dossier_8_the_loss_is_that_of_the_formula_and_convex_in_the_votes(confi
     right = np.mean(logits.argmax(1) == batch["label"])
     assert float(log["accuracy"]) == pytest.approx(right)
 
-    def at(votes):  # the loss is convex in them, as the features do not move
-        head = {**state.params["head"], "last_layer": votes}
-        return float(of({**state.params, "head": head}, state.extra, batch, KEY)[0])
-
-    one, other = state.params["head"]["last_layer"], jax.random.normal(KEY, (6, 3))
-    assert at((one + other) / 2) < (at(one) + at(other)) / 2
+    # it is convex in the votes, as the features do not move
+    other = jax.random.normal(KEY, (6, 3))
+    middle, *ends = (of(v)[0][0] for v in ((votes + other) / 2, votes, other))
+    assert middle < sum(ends) / 2
+    # and falls with every step of all images that is short enough: similarities are
+    # below 9.3, so that its curvature is below 6 * 9.3^2 / 2
+    values = []
+    for _ in range(5):
+        (value, _), slope = of(votes)
+        votes, values = votes - slope / 260, [*values, float(value)]
+    assert np.all(np.diff(values) <= 0)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +227,7 @@ def test_dossier_8_the_loss_is_that_of_the_formula_and_convex_in_the_votes(confi
         ({"layer": "nothing"}, "no layer is called 'nothing'"),
         ({"layer": None}, "`layer` must be named for the network"),
         ({"backbone": "resnet34", "layer": None}, "PROTOJAX_DATA|no weight file"),
+        ({"weights": "random"}, "`weights` is 'random', and .* comes with its own"),
     ],
 )
 def test_what_means_nothing_is_refused(config, knobs, message, monkeypatch, tmp_path):

@@ -66,6 +66,13 @@ def test_birds_know_their_parts_and_folders_without_a_table_nothing(tmp_path):
     np.testing.assert_array_equal(found["object"], birds.segmentation)
     np.testing.assert_array_equal(found["points"], birds.points)
     np.testing.assert_array_equal(found["visible"], birds.visible)
+    found = truths.known("parts:20#apart", "test", [1, 3], image_size=32)
+    birds = parts.draw([1, 3], image_size=32, seed=1, classes=parts.APART)
+    np.testing.assert_array_equal(found["object"], birds.segmentation)
+    images = data.load("parts:4#apart", "test", image_size=32)
+    np.testing.assert_array_equal(images["image"][[1, 3]], birds.image)
+    assert images["label"].tolist() == [0, 1, 2, 0]
+    assert parts.differing_parts(parts.APART)[0, 1].sum() == len(parts.PARTS) - 1
     (tmp_path / "wren").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "wren" / "0.png")
     assert truths.known(f"folder:{tmp_path}", "all", [0], image_size=8) == {}

@@ -6,6 +6,7 @@
                               `labels.csv` (`folder:PATH/other.csv` names the table)
     npz:PATH                  arrays `x_SPLIT`, `y_SPLIT`, or `images`, `labels`
     parts, parts:COUNT        the drawn birds, COUNT of them in each split
+    parts:COUNT#apart         three kinds of them that share no variant of any part
 
 Whatever the source, images come as float32 `[S, S, 3]` in [0, 1]: the short side is
 resized (with antialiasing), the center is cut out, gray images are repeated to three

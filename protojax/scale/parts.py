@@ -47,6 +47,14 @@ CLASSES = np.array(
 """The eight default classes: int [K, P], the variant of each part."""
 
 
+APART = np.outer(range(3), [part != "eye" for part in PARTS]).astype(int)
+"""Three classes that share no variant, so that any part but the eye tells them apart:
+int [3, P]."""
+
+KINDS = {"": CLASSES, "apart": APART}
+"""Classes by what stands behind `#` in the name of a source: `parts:100#apart`."""
+
+
 class Birds(NamedTuple):
     """Images of birds and all that is known of them."""
 

@@ -122,25 +122,25 @@ def pillow(need: str) -> Any:
 
 
 def _parts(name: str, count: str, split: str, size: int) -> Source:
-    if count and not (count.isdigit() and int(count)):
-        raise ValueError(f"`name` must be parts or parts:COUNT; got {name!r}")
+    count, _, kinds = count.partition("#")
+    if kinds not in parts.KINDS or (count and not (count.isdigit() and int(count))):
+        raise ValueError(f"`name` must be parts or parts:COUNT(#apart); got {name!r}")
     if split not in PARTS_SEEDS:
         raise ValueError(
             f"`split` of parts must be one of {tuple(PARTS_SEEDS)}; got {split!r}"
         )
-    number = int(count) if count else _PARTS_COUNT
+    number, variants = int(count or _PARTS_COUNT), parts.KINDS[kinds]
     # Every bird is drawn once, when it is first asked for, and kept as bytes.
-    drawn = np.zeros((number, size, size, 3), np.uint8)
-    ready = np.zeros(number, bool)
+    drawn: dict[int, Array] = {}
 
     def read(i: int) -> tuple[Array, int]:
-        if not ready[i]:
-            bird = parts.draw([i], image_size=size, seed=PARTS_SEEDS[split])
-            drawn[i] = np.round(bird.image[0] * 255)
-            ready[i] = True
-        return drawn[i], i % len(parts.CLASSES)
+        if i not in drawn:
+            seed = PARTS_SEEDS[split]
+            bird = parts.draw([i], image_size=size, seed=seed, classes=variants)
+            drawn[i] = np.uint8(np.round(bird.image[0] * 255))
+        return drawn[i], i % len(variants)
 
-    classes = tuple(f"bird {i}" for i in range(len(parts.CLASSES)))
+    classes = tuple(f"bird {i}" for i in range(len(variants)))
     return Source(number, classes, lambda i: f"{split} {i}", read)
 
 

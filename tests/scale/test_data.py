@@ -286,6 +286,8 @@ def test_bad_numbers_are_named():
         data.load("parts:4", "train", image_size=8, limit=0)
     with pytest.raises(ValueError, match="parts or parts:COUNT"):
         data.load("parts:many", "train", image_size=8)
+    with pytest.raises(ValueError, match=r"parts:COUNT\(#apart\); got 'parts:4#aprat'"):
+        data.load("parts:4#aprat", "train", image_size=8)
     with pytest.raises(ValueError, match="`split` of parts must be one of"):
         data.load("parts", "all", image_size=8)
 
