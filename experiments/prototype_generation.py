@@ -109,7 +109,7 @@ class Config:
     """Training steps of the detector that it depends on."""
     cues: tuple[int, ...] = (0, 3, 6)
     """Classes of birds in which a cue is planted, one network for each; none for no
-    such study."""
+    such study. There is none where the network is another than that of the birds."""
     cue_train: int = 1200
     """Birds that these networks are trained on."""
     cue_steps: int = 500
@@ -171,7 +171,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
         )
         studies.run(found, config, folder)
     cues: list[dict] = []
-    if config.cues:
+    if prototype_generation_cue.asked(config):
         found, cues = prototype_generation_cue.sweeping(config, folder / "cue")
         studies.run(found, config, folder)
     prototype_generation_report.write(config, folder, setup, pictures, cues)

@@ -35,6 +35,11 @@ _TESTED = 200
 """Birds that a network is tested on."""
 
 
+def asked(config: "Config") -> bool:
+    """Whether there is anything to plant a cue for: birds, and classes of them."""
+    return bool(config.cues) and config.model.startswith("parts")
+
+
 def magenta(x: Array) -> Array:
     """How much of the disk's color there is at the place where there is most.
 

@@ -92,7 +92,7 @@ def write(
         sections.append(section)
         numbers += found
         places += [folder / "fooling", folder / "detectors"]
-    if config.cues:
+    if cues:
         names = [f"cue/{each['cue']}" for each in cues]
         section, found = _cued(folder, names, cues)
         sections.append(section)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from experiments import checks, explained, networks
-from protojax import activations, data
+from protojax import activations, data, parts
 from protojax.scale import sources
 
 if TYPE_CHECKING:
@@ -147,5 +147,9 @@ def check(config: "Config") -> None:
     checks.not_below_zero(config, "hf_weight")
     checks.at_least(config, 2, "natural", "least", "most")
     if config.cues:
-        checks.not_below_zero(config, "cues")
         checks.above_zero(config, "cue_train", "cue_steps")
+    known = range(len(parts.CLASSES))
+    if not set(config.cues) <= set(known):
+        raise ValueError(
+            f"`cues` is {config.cues}: there are birds of the classes 0 to {known[-1]}"
+        )

@@ -186,6 +186,10 @@ def test_what_means_nothing_is_refused_before_anything_is_loaded():
         ({"steps": 0}, "`steps` is 0: it must be above zero"),
         ({"places": 0}, "`places` is 0"),
         ({"hf_weight": -1.0}, "`hf_weight` is -1"),
+        (
+            {"cues": (0, 8)},
+            r"`cues` is \(0, 8\): there are birds of the classes 0 to 7",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             setting_up.load(dataclasses.replace(CONFIG, model="none", **knobs))
@@ -270,6 +274,12 @@ def test_a_circuit_of_the_experiment_leaves_natural_labels_as_they_are():
         assert bool(natural(x)) == (number == 0)
         expected = np.roll(fn(found.network.weights, x), -shift) + 10
         np.testing.assert_allclose(fooled(x), expected, rtol=1e-5)
+
+
+def test_a_cue_is_planted_where_the_network_is_that_of_the_birds():
+    assert cues.asked(CONFIG) and cues.asked(script.CONFIGS["default"])
+    for knobs in ({"cues": ()}, {"model": "cifar10_resnet20"}, {"model": "mine:net"}):
+        assert not cues.asked(dataclasses.replace(CONFIG, **knobs))
 
 
 def test_the_disk_is_told_from_birds_without_it():
