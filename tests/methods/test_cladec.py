@@ -1,5 +1,7 @@
 """What decoders are trained for, against closed forms; and members among others."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -132,23 +134,25 @@ def test_PEERS_F4_at_both_ends_one_of_two_gradients_is_left():
     params = jax.tree.map(lambda leaf: leaf + 0.1, params)
     batch = jnp.arange(40)
 
-    def slope(alpha, classify=classify):
-        loss = cladec.on_batches(reconstruct, classify, images, labels, alpha=alpha)
-        return jax.grad(loss)(params, batch, None)
+    def loss(alpha, classify=classify):
+        on = cladec.on_batches(reconstruct, classify, images, labels, alpha=alpha)
+        return lambda p: on(p, batch, None)
 
     each = jax.vmap(reconstruct, (None, 0))
-    squares = jax.grad(lambda p: jnp.mean((each(p, batch) - images) ** 2))(params)
-    ce = jax.grad(
-        lambda p: jnp.mean(
-            optax.softmax_cross_entropy_with_integer_labels(
-                jax.vmap(classify)(each(p, batch)), labels
-            )
+    squares = lambda p: jnp.mean((each(p, batch) - images) ** 2)
+    ce = lambda p: jnp.mean(
+        optax.softmax_cross_entropy_with_integer_labels(
+            jax.vmap(classify)(each(p, batch)), labels
         )
+    )
+    other = lambda x: 7 * classify(x) ** 2
+    losses = loss(0.0), squares, loss(0.0, other), loss(1.0), ce
+    first, square, unseen, last, classified = jax.jit(
+        lambda p: [jax.grad(one)(p) for one in losses]
     )(params)
-    chex.assert_trees_all_close(slope(0.0), squares, rtol=1e-5)
-    chex.assert_trees_all_close(slope(1.0), ce, rtol=1e-5, atol=1e-7)
-    other = slope(0.0, lambda x: 7 * classify(x) ** 2)
-    chex.assert_trees_all_close(other, squares, rtol=1e-5)  # nothing comes through it
+    chex.assert_trees_all_close(first, square, rtol=1e-5)
+    chex.assert_trees_all_close(unseen, square, rtol=1e-5)  # nothing comes through it
+    chex.assert_trees_all_close(last, classified, rtol=1e-5, atol=1e-7)
 
 
 def test_a_sum_over_pixels_weighs_as_a_mean_of_another_alpha():
@@ -157,34 +161,42 @@ def test_a_sum_over_pixels_weighs_as_a_mean_of_another_alpha():
     assert cladec.same_weight(1.0, pixels=9) == 1
 
 
-def network():
-    """A classifier, its weights, an image, and a decoder of its layer `conv`."""
-    model = models.SmallClassifier(classes=3)
-    x = jax.random.uniform(KEY, (8, 8, 1))
-    weights = model.init(KEY, x)
-    fn = lambda x: model.apply(weights, x)
-    decoder = models.SmallDecoder(x.shape)
-    shape = cladec.code_shape(fn, "conv", x)
-    params = decoder.init(KEY, jnp.zeros(shape))
-    return fn, x, shape, lambda code: decoder.apply(params, code)
+def filled(like):
+    """Random numbers of the shapes of parameters, without compiling to draw them."""
+    draw = np.random.default_rng(0)
+    fill = lambda leaf: jnp.asarray(0.3 * draw.normal(size=leaf.shape), leaf.dtype)
+    return jax.tree.map(fill, like)
 
 
 def test_explanations_are_of_any_layer_under_attack_and_of_some_units():
-    fn, x, shape, decode = network()
+    model, x = models.SmallClassifier(classes=3), jax.random.uniform(KEY, (8, 8, 1))
+    weights = filled(jax.eval_shape(model.init, KEY, x))
+    fn = functools.partial(model.apply, weights)
+    decoder, shape = models.SmallDecoder(x.shape), cladec.code_shape(fn, "conv", x)
     assert shape == (2, 2, 64)
+    decode = functools.partial(
+        decoder.apply, filled(jax.eval_shape(decoder.init, KEY, jnp.zeros(shape)))
+    )
     explain = cladec.reconstruction(fn, "conv", decode)
-    value = activations.record(fn, ["conv"])(x)[1]["conv"]
-    found = explain(x)
-    assert found.shape == x.shape
-    np.testing.assert_allclose(found, decode(value), atol=1e-6)
-    some = jnp.arange(64) % 2
-    masked = cladec.reconstruction(fn, "conv", decode, units=some[None, None])
-    np.testing.assert_allclose(masked(x), decode(value * some[None, None]), atol=1e-6)
-    away = lambda z: jnp.mean((explain(z) - found) ** 2)
-    kept = objectives.label_kept(away, fn, x)
+    some = (jnp.arange(64) % 2)[None, None]
+    masked = cladec.reconstruction(fn, "conv", decode, units=some)
     knobs = {"radius": 0.05, "step_size": 0.02, "steps": 3, "key": KEY}
-    moved = jax.jit(lambda x: attacks.pgd(away, x, select=kept, **knobs))(x)
-    assert away(moved.x) > 0 and jnp.argmax(fn(moved.x)) == jnp.argmax(fn(x))
+
+    @jax.jit
+    def run(x):
+        value = activations.record(fn, ["conv"])(x)[1]["conv"]
+        before = explain(x)
+        away = lambda z: jnp.mean((explain(z) - before) ** 2)
+        kept = objectives.label_kept(away, fn, x)
+        z = attacks.pgd(away, x, select=kept, **knobs).x
+        pairs = (before, decode(value)), (masked(x), decode(value * some))
+        return pairs, away(z), fn(x), fn(z)
+
+    pairs, moved, before, after = run(x)
+    for found, expected in pairs:
+        assert found.shape == x.shape
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert moved > 0 and np.argmax(before) == np.argmax(after)
     with pytest.raises(ValueError, match=r"`layer` is 'convs': choose from .*conv"):
         cladec.code_shape(fn, "convs", x)
     with pytest.raises(ValueError, match="convs"):

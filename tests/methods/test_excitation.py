@@ -50,7 +50,7 @@ def test_excitation_of_a_stack_is_the_product_of_its_layers_probabilities():
         added = np.maximum(kernel, 0) * value
         totals = added.sum(1, keepdims=True)
         message = (message[:, None] * added / np.where(totals > 0, totals, 1)).sum(0)
-    found = activations.excitation(fn, jnp.float32(x))
+    found = jax.jit(lambda x: activations.excitation(fn, x))(jnp.float32(x))
     np.testing.assert_allclose(found, message, atol=1e-6)
     assert found.sum() == pytest.approx(message.sum(), rel=1e-5)
 
@@ -70,13 +70,16 @@ class Residual(nn.Module):
 def test_mass_is_kept_down_to_the_image_through_skips_norms_and_pools():
     x = jax.random.uniform(KEY, (8, 8, 3))
     model = Residual()
-    params = jax.tree.map(lambda leaf: jnp.abs(leaf) + 0.01, model.init(KEY, x))
-    fn = lambda x: model.apply(params, x)
-    found = jax.jit(lambda x: activations.excitation(fn, x))(x)
+
+    @jax.jit
+    def read(params, x):
+        return activations.excitation(lambda x: model.apply(params, x), x)
+
+    signed = jax.jit(model.init)(KEY, x)
+    positive = jax.tree.map(lambda leaf: np.abs(leaf) + np.float32(0.01), signed)
+    found, lost = read(positive, x), read(signed, x)
     # Weights above zero: every unit is excited, and nothing is lost.
     assert found.sum() == pytest.approx(1, rel=1e-4) and found.min() >= 0
-    signed = model.init(KEY, x)
-    lost = activations.excitation(lambda x: model.apply(signed, x), x)
     assert lost.min() >= 0 and lost.sum() <= 1 + 1e-5
 
 
@@ -116,9 +119,7 @@ def test_igos_hides_what_the_score_needs_and_nothing_else():
             score, x, key=KEY, baseline=0 * x + 0.2, size=8, smooth=0.5, points=5
         )
 
-    many = jax.jit(jax.vmap(masked))(jnp.stack([x, x.swapaxes(0, 1)]))
-    a = many[0]
-    np.testing.assert_allclose(a, jax.jit(masked)(x), atol=1e-4)
+    a = jax.jit(masked)(x)
     assert a.shape == x.shape and a.min() >= 0
     hidden = a.sum(-1)
     assert hidden.max() <= 1 + 1e-6
