@@ -84,6 +84,9 @@ def generate(
 ) -> Generated:
     """Climb a score of an image, on any canvas.
 
+    Memory is that of one gradient of the score for each draw, and a handful of images
+    and sets of parameters: nothing grows with the number of steps but the trace.
+
     Args:
       score: `[H, W, C] -> []`, say `objectives.logit(fn, y)`; sums of several are
         written as such: `lambda x: a(x) + 0.5 * b(x)`. With a `group` as canvas it is
