@@ -168,11 +168,10 @@ def test_the_last_iterate_comes_out_or_the_best_under_select():
 def job(root, y, number):
     return generation.generate(
         objectives.logit(fn, y),
-        generation.fourier(SHAPE),
+        generation.pixels(GRAY),
         key=jax.random.fold_in(root, number),
         steps=6,
-        transform=functools.partial(generation.PRESETS["m"], fill=0.5),
-        penalty=generation.high_frequency,
+        transform=lambda x, *, key: x + 0.1 * jax.random.normal(key, x.shape),
     )
 
 
@@ -235,6 +234,17 @@ def test_oracle_7_9_the_scan_is_a_loop_in_python():
     np.testing.assert_allclose(out.x, canvas.render(params), atol=1e-5)
     np.testing.assert_allclose(out.strength, strength, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(out.value, score(out.x), atol=1e-5)
+
+
+@pytest.mark.optimized
+def test_memory_grows_with_the_steps_by_their_trace_alone():
+    def temporary(steps):
+        run = lambda x: generation.generate(linear, generation.pixels(x), steps=steps)
+        compiled = jax.jit(run).lower(GRAY).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    few, many = temporary(10), temporary(1010)
+    assert many - few < 16 * 1000  # bytes: a value and a flag for each
 
 
 def test_several_draws_are_averaged():

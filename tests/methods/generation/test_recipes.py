@@ -26,12 +26,18 @@ def test_oracle_7_5_lucids_lists():
 
 
 def test_oracle_7_5_the_articles_transforms_are_one_affine_map():
-    x = jnp.asarray(RNG.uniform(size=(12, 10, 2)), jnp.float32)
-    fold = functools.partial(generation.distill_affine, x, fill=0.5)
-    still = fold(key=KEY, jitter=(0, 0), scales=(1.0,), degrees=(0.0,))
+    x = RNG.uniform(size=(12, 10, 2)).astype(np.float32)
+
+    @jax.jit
+    @jax.vmap
+    def turned(angle):
+        return generation.distill_affine(
+            x, key=KEY, jitter=(0, 0), scales=(1.0,), degrees=angle[None]
+        )
+
+    still, half = turned(np.float32([0, 180]))
     np.testing.assert_allclose(still, x, atol=1e-6)
-    turned = fold(key=KEY, jitter=(0, 0), scales=(1.0,), degrees=(180.0,))
-    np.testing.assert_allclose(turned, x[::-1, ::-1], atol=1e-5)
+    np.testing.assert_allclose(half, x[::-1, ::-1], atol=1e-5)
 
     @jax.jit
     @jax.vmap
@@ -129,7 +135,6 @@ def test_methods_show_the_class_and_are_called_alike(name):
 
 
 def test_maco_looks_through_crops_that_become_smaller():
-    x = jnp.asarray(RNG.uniform(size=(40, 40, 1)), jnp.float32)
     ramp = jnp.broadcast_to(jnp.arange(40.0)[:, None, None] / 39, (40, 40, 1))
 
     @jax.jit
@@ -139,14 +144,16 @@ def test_maco_looks_through_crops_that_become_smaller():
         inside = jnp.all(crop[1:] > crop[:-1])
         return crop[-1, 2, 0] - crop[0, 2, 0], crop[2, 2, 0], inside
 
+    keys = jax.random.split(KEY, 500)
     for side in (0.4, 0.2):
-        lengths, centers, inside = ends(jax.random.split(KEY, 500), side)
-        kept = np.asarray(inside)  # those that do not leave the image
+        lengths, centers, kept = map(np.asarray, ends(keys, side))
+        # of those that do not leave the image
         assert np.mean(lengths[kept]) == pytest.approx(side, abs=0.02)
         assert np.std(lengths[kept]) == pytest.approx(0.05, abs=0.01)
         assert np.mean(centers) == pytest.approx(0.5, abs=0.03)
         assert np.std(centers[kept]) == pytest.approx(0.15, abs=0.03)
-    noisy = generation.noisy_crop(0 * x, key=KEY, size=(40, 40), side=0.3, noise=0.12)
+    crop = functools.partial(generation.noisy_crop, size=(40, 40), side=0.3, noise=0.12)
+    noisy = jax.jit(crop)(0 * ramp, key=KEY)
     assert np.std(noisy) == pytest.approx(0.12 * np.sqrt(1 + 1 / 12), rel=0.05)
 
 
