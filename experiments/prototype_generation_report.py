@@ -213,7 +213,8 @@ def _fooled(folder: pathlib.Path) -> tuple[pages.Section, list[dict[str, Any]]]:
     rows = [{**r, "id": r["label"]} for r in report.read(folder / "fooling")]
     kinds = prototype_generation_paths.KINDS
     seen = [
-        {**row, "kind": kinds[row["kind"]]} for row in report.read(folder / "detectors")
+        {**row, "kind": kinds[row["kind"]], "called": row["natural"]}
+        for row in report.read(folder / "detectors")
     ]
     values = ("fooled", "own", "ahead", "natural")
     tables = []
@@ -228,7 +229,7 @@ def _fooled(folder: pathlib.Path) -> tuple[pages.Section, list[dict[str, Any]]]:
         caption = f"A circuit whose detector has seen the pictures of {on}."
         tables.append(pages.Table(text, caption))
     for value, caption in (
-        ("natural", "Share of pictures of the plain network that are called natural."),
+        ("called", "Share of pictures of the plain network that are called natural."),
         ("label_kept", "Share whose label the circuit leaves as it was."),
     ):
         text = report.table(
@@ -236,7 +237,7 @@ def _fooled(folder: pathlib.Path) -> tuple[pages.Section, list[dict[str, Any]]]:
             rows_by="kind",
             columns_by="detector",
             value=value,
-            names={**names, "natural": "natural images"},
+            names={**names, "natural": "natural images", "called": "called natural"},
             estimator=report.proportion,
         )
         tables.append(pages.Table(text, caption))
@@ -256,7 +257,7 @@ def _fooled(folder: pathlib.Path) -> tuple[pages.Section, list[dict[str, Any]]]:
     )
     numbers = report.summary(rows, by=["detector", "method"], values=values)
     numbers += report.summary(
-        seen, by=["detector", "kind"], values=["natural", "label_kept"]
+        seen, by=["detector", "kind"], values=["called", "label_kept"]
     )
     return section, numbers
 
