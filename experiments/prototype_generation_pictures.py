@@ -161,7 +161,8 @@ def entangled(
             pages.Picture(
                 _matrices(setup, panels, titles),
                 "Rows: the class that a picture stands for, or the label. Columns: what"
-                " the network sees. Colors go from the lowest to the highest entry.",
+                " the network sees. Colors go from the lowest to the highest entry, the"
+                " diagonal left out.",
                 "Three matrices over classes.",
             )
         )
@@ -180,7 +181,8 @@ def _matrices(
     with figures.sheet((3.4 * len(matrices), 3.3)) as figure:
         axes = figure.subplots(1, len(matrices), squeeze=False)[0]
         for axis, matrix, title in zip(axes, matrices, titles, strict=True):
-            drawn = axis.imshow(matrix, cmap="magma")
+            away = np.where(np.eye(size, dtype=bool), np.nan, matrix)
+            drawn = axis.imshow(away, cmap="magma")
             axis.set_title(title, fontsize=9)
             axis.set_xticks(range(size), setup.classes, fontsize=7, rotation=90)
             axis.set_yticks(range(size), setup.classes, fontsize=7)
