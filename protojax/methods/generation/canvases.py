@@ -55,9 +55,7 @@ def pixels(x0: Array, *, bounds: tuple[float, float] = (0.0, 1.0)) -> Canvas:
     1.0
     """
     images.check(x0)
-    low, high = bounds
-    if not low < high:
-        raise ValueError(f"`bounds` are {bounds}: pass the smaller one first")
+    _check_bounds(bounds)
     project = ascent.within(x0, jnp.inf, bounds=bounds)
     return Canvas(lambda _: x0, lambda params: params, project)
 
@@ -162,7 +160,8 @@ def phases(
 
     Raises:
       ValueError: for a template that does not fit the width, that has negative or
-        infinite magnitudes or none above zero, and (at the start) without a key.
+        infinite magnitudes or none above zero, for bounds in the wrong order, and (at
+        the start) without a key.
 
     References:
       Fel et al., Unlocking Feature Visualization for Deeper Networks with MAgnitude
@@ -174,6 +173,7 @@ def phases(
     (8, 8, 3)
     """
     _check_template(template, width)
+    _check_bounds(bounds)
     low, high = bounds
 
     def start(key: Key | None) -> Array:
@@ -229,6 +229,12 @@ def _required(key: Key | None, name: str) -> Key:
     if key is None:
         raise ValueError(f"`{name}` starts at random: pass `key`")
     return key
+
+
+def _check_bounds(bounds: tuple[float, float]) -> None:
+    low, high = bounds
+    if not low < high:
+        raise ValueError(f"`bounds` are {bounds}: pass the smaller one first")
 
 
 def _check_shape(shape: Sequence[int]) -> Sequence[int]:

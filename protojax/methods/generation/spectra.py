@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike
-from protojax.mechanisms import images
+from protojax.mechanisms import ascent, images
 from protojax.methods.generation import colors
 
 
@@ -150,15 +150,17 @@ def template(natural: Array) -> Array:
       `[H, W // 2 + 1, C]`.
 
     Raises:
-      ValueError: for images that are not a batch.
+      ValueError: for images that are not a batch, or an empty one.
 
     References:
-      Fel et al. 2023, section 3.
+      Fel et al., Unlocking Feature Visualization for Deeper Networks with MAgnitude
+      Constrained Optimization, 2023.
 
     >>> import jax.numpy as jnp
     >>> template(jnp.ones((2, 2, 2, 1)))[..., 0].tolist()
     [[4.0, 0.0], [0.0, 0.0]]
     """
+    ascent.size_of("natural", natural)
     images.check_axes("natural", natural[0], "H", "W", "C")
 
     def magnitudes(x: Array) -> Array:

@@ -303,6 +303,12 @@ def test_bad_canvases_are_named():
         ),
         "negative or not finite": lambda: generation.phases(-half, width=8),
         "zero everywhere": lambda: generation.phases(0 * half, width=8),
+        r"`bounds` are \(1.0, 1.0\)": lambda: generation.phases(
+            half, width=8, bounds=(1.0, 1.0)
+        ),
+        "`natural` has leading axes": lambda: generation.template(
+            jnp.zeros((0, 8, 8, 3))
+        ),
         "`size` is 0": lambda: generation.group(generation.pixels(x), 0),
     }
     for message, call in refused.items():
