@@ -31,7 +31,7 @@ def probability_variance(logits: Array, *, ddof: int = 0) -> Array:
 
     References:
       Tagade and Rumbelow, Prototype Generation, 2023: the baseline's loss, in the
-      reading that its words suggest; the paper has no formula.
+      reading that its words suggest; of formulas there was none that we could read.
 
     >>> import jax.numpy as jnp
     >>> round(float(probability_variance(jnp.array([99.0] + [0.0] * 9))), 4)
@@ -93,7 +93,7 @@ def high_frequency(
 
     References:
       Tagade and Rumbelow, Prototype Generation, 2023: it penalizes large differences
-      between adjacent pixels; the formula is ours, the paper has none.
+      between adjacent pixels; the formula is ours, there was none that we could read.
 
     >>> import jax.numpy as jnp
     >>> float(high_frequency(jnp.array([[[0.0], [1.0]], [[1.0], [0.0]]])))

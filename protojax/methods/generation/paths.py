@@ -248,7 +248,7 @@ def normalized(value: ArrayLike, *, other: ArrayLike, same: ArrayLike) -> Array:
       or above.
 
     References:
-      Geirhos et al., Don't Trust Your Eyes, 2024, section 4.
+      Geirhos et al., Don't Trust Your Eyes, 2024.
 
     >>> float(normalized(0.7, other=0.5, same=0.9))
     0.5

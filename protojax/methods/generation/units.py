@@ -192,7 +192,7 @@ def caricature(fn: Fn, name: str, x: Array, *, power: ArrayLike = 1.0) -> Object
       ValueError: if there is no such layer.
 
     References:
-      Cammarata et al., Thread: Circuits, 2020, and the library Lucid.
+      The library Lucid, for the objective.
 
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.array([[[3.0, 4.0]]])
