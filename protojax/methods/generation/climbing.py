@@ -298,7 +298,7 @@ def raise_if_stalled(generated: Generated) -> Generated:
 
     Raises:
       Stalled: if the score had no gradient at any step.
-      FloatingPointError: if what was climbed became NaN.
+      FloatingPointError: if what was climbed, or the value of the image, became NaN.
 
     >>> import jax.numpy as jnp
     >>> from protojax.methods.generation import canvases
@@ -307,13 +307,18 @@ def raise_if_stalled(generated: Generated) -> Generated:
     Traceback (most recent call last):
     Stalled: ...
     """
-    if not ascent.known((generated.stalled, generated.trace)):
+    if not ascent.known((generated.stalled, generated.trace, generated.value)):
         return generated
     broken = np.isnan(generated.trace)
     if broken.any():
         raise FloatingPointError(
             f"what is climbed is NaN before step {int(broken.argmax()) + 1} of "
             f"{broken.size}: look at the score there, or take smaller steps"
+        )
+    if np.isnan(generated.value):
+        raise FloatingPointError(
+            f"the score of what came out after {broken.size} steps is NaN: look at it"
+            " there, without a transform, or take smaller steps"
         )
     if bool(generated.stalled):
         raise ascent.Stalled(
