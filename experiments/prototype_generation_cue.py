@@ -22,7 +22,7 @@ from experiments import (
     studies,
     trainings,
 )
-from protojax import generation, images, objectives, parts
+from protojax import generation, objectives, parts
 from protojax.contracts import Array, Fn, Key, PyTree
 from protojax.scale import sources
 
@@ -89,14 +89,12 @@ def sweeping(
     knobs = knobs_of(config)
     model = classifier.network(knobs)
     sweeps_of, facts = {}, []
-    threshold = None
+    natural = birds(config, range(64), "train", None)["image"]
+    threshold = _threshold(config)
     for cue in (None, *config.cues):
         name = "none" if cue is None else f"class-{cue}"
         params = _trained(config, cue, folder / f"{name}.npz")
-        mean = birds(config, range(64), "train", None)["image"]
-        if threshold is None:
-            threshold = _threshold(config)
-        weights = _weights(config, model.apply, params, mean, threshold)
+        weights = _weights(config, model.apply, params, natural, threshold)
         facts.append({"cue": name, **_facts(config, model.apply, params, cue)})
         _log.info("%s", facts[-1])
         classes = config.cues if cue is None else (cue,)
@@ -193,26 +191,20 @@ def _weights(
     """What methods need besides a score, for one of the networks."""
     blank = jax.random.uniform(jax.random.key(config.seed), natural[0].shape)
 
-    def start(params: PyTree) -> Array:
+    @jax.jit
+    def start(params: PyTree) -> generation.Generated:
         return generation.baseline(
             functools.partial(fn, params),
             blank,
             steps=config.baseline_steps,
             optimizer=generation.adam(config.rate),
-        ).x
-
-    size = prototype_generation_jobs.canvas_of(blank)
-
-    def magnitudes(natural: Array) -> Array:
-        return generation.template(
-            jax.lax.map(lambda x: images.resize(x, size), natural)
         )
 
     return {
         "network": params,
-        "baseline": jax.jit(start)(params),
+        "baseline": generation.raise_if_stalled(start(params)).x,
         "color": jnp.asarray(natural.mean((0, 1, 2)), jnp.float32),
-        "template": jax.jit(magnitudes)(natural),
+        "template": prototype_generation_jobs.template_of(natural),
         "threshold": jnp.float32(threshold),
     }
 

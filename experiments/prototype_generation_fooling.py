@@ -58,7 +58,7 @@ def trained(config: "Config", setup: Setup, made: Mapping[str, Any]) -> Detector
     params = []
     for seen in DETECTORS:
         methods = [m for m in config.methods if seen in (m, "all")]
-        pictures = on_the_way(config, made, methods or config.methods)
+        pictures = on_the_way(config, made, methods)
         params.append(_fit(config, natural, pictures))
     count = jax.eval_shape(
         setup.network.fn, setup.network.weights, setup.natural[0, 0]
@@ -69,7 +69,10 @@ def trained(config: "Config", setup: Setup, made: Mapping[str, Any]) -> Detector
 
 
 def other_natural(config: "Config", setup: Setup) -> np.ndarray:
-    """Natural images to train on: those of the training split, where there is one."""
+    """Natural images to train on, none of which detectors are asked about.
+
+    They are those of the training split, where there is one.
+    """
     apart = sources.usual_split(setup.source) == "test"
     found = data.load(
         setup.source,
@@ -78,7 +81,15 @@ def other_natural(config: "Config", setup: Setup) -> np.ndarray:
         resize=setup.network.resize,
         limit=min(config.look, _WAYS),
     )
-    return found["image"]
+    asked = {x.tobytes() for x in setup.natural.reshape(-1, *setup.natural.shape[2:])}
+    others = [x for x in found["image"] if x.tobytes() not in asked]
+    if not others:
+        raise ValueError(
+            f"all {len(found['image'])} natural images are looked at (`natural` of each"
+            " class): none is left to train a detector on; `look` at more, or leave"
+            " `fooling` out"
+        )
+    return np.stack(others)
 
 
 def on_the_way(

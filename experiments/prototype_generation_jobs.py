@@ -166,19 +166,19 @@ def baseline_study(config: "Config", setup: Setup) -> studies.Study:
 
 def weights_of(setup: Setup, start: np.ndarray) -> dict[str, PyTree]:
     """What all methods need besides a score; magnitudes are of four images a class."""
-    flat = jnp.asarray(setup.natural[:, :4].reshape(-1, *start.shape))
-    size = canvas_of(start)
-
-    def magnitudes(natural: Array) -> Array:
-        large = jax.lax.map(lambda x: images.resize(x, size), natural)
-        return generation.template(large)
-
     return {
         "network": setup.network.weights,
         "baseline": jnp.asarray(start),
         "color": jnp.asarray(setup.color),
-        "template": jax.jit(magnitudes)(flat),
+        "template": template_of(setup.natural[:, :4].reshape(-1, *start.shape)),
     }
+
+
+@jax.jit
+def template_of(natural: Array) -> Array:
+    """Magnitudes of natural images `[N, H, W, 3]` at the size of MaCo's canvas."""
+    size = canvas_of(natural[0])
+    return generation.template(jax.lax.map(lambda x: images.resize(x, size), natural))
 
 
 def study(

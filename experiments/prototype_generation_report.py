@@ -65,6 +65,7 @@ def write(
     jobs, kept = report.read(*places), report.arrays(*places)
     judged = prototype_generation_paths.judged(report.read(folder / "paths"), setup)
     judged.sort(key=lambda row: prototype_generation_paths.KINDS.index(row["kind"]))
+    kept, judged = lasting(jobs, kept, judged)
     baseline = report.read(folder / "baseline")[0]
     by_class = [{**row, "id": row["label"]} for row in jobs]
     scored = prototype_generation_paths.scored(judged)
@@ -107,6 +108,17 @@ def write(
     )
 
 
+def lasting(
+    jobs: shown.Rows, kept: Sequence[dict[str, Any]], judged: shown.Rows
+) -> tuple[list[dict[str, Any]], list[report.Row]]:
+    """What is kept and said of pictures that are not stalled, and of natural images."""
+    gone = {(row["method"], row["id"]) for row in jobs if row["stalled"]}
+    return (
+        [each for each in kept if (each["method"], each["id"]) not in gone],
+        [r for r in judged if (r["kind"], 1000 * r["id"] + r["source"]) not in gone],
+    )
+
+
 def _protocol(
     config: "Config",
     setup: prototype_generation_setup.Setup,
@@ -132,7 +144,7 @@ def _protocol(
         f"- **Baseline**: after {config.baseline_steps} steps no class is further from"
         f" 1/K than {uneven} times that.\n"
         f"- {stalled} of {len(jobs)} pictures are **stalled** (the class had no"
-        " gradient): they are left out of their table.",
+        " gradient): they are left out of all tables.",
         "Intervals are 95 % bootstrap intervals over classes (n); seeds, images and"
         " layers of one are averaged first. Step counts, weights and ranges of the"
         " transforms are ours, where the paper's are not known.",
@@ -322,7 +334,7 @@ def _cued(
             " disk in a corner. Does a picture of that class show the disk's color? It"
             " does if somewhere there is more of it than half way between any bird"
             " without the disk and any bird with it. The control is a network that has"
-            " never seen the disk.",
+            " never seen the disk. Intervals are over pictures: a class and a seed.",
             pages.Table(shares, "Share of pictures that show the cue."),
             pages.Table(scores, "How much magenta there is at the most, from 0 to 1."),
             pages.Table(

@@ -144,8 +144,14 @@ def check(config: "Config") -> None:
     checks.above_zero(config, "seeds", "steps", "baseline_steps", "rate", "chunk")
     checks.above_zero(config, "compared", "places", "samples", "detector_steps")
     checks.above_zero(config, "radius", "adversarial_steps", "look", "fooled")
-    checks.not_below_zero(config, "hf_weight")
+    checks.above_zero(config, "distill_steps", "maco_steps", "crops")
+    checks.not_below_zero(config, "hf_weight", "redirect", "blur")
     checks.at_least(config, 2, "natural", "least", "most")
+    if config.fooling and "distill" not in config.methods:
+        raise ValueError(
+            "`fooling` needs pictures by distill, which one of its detectors has seen:"
+            " add it to `methods`, or leave `fooling` out"
+        )
     if config.cues:
         checks.above_zero(config, "cue_train", "cue_steps")
     known = range(len(parts.CLASSES))

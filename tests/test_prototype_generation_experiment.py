@@ -23,7 +23,11 @@ from protojax.scale import report
 RNG = np.random.default_rng(0)
 KERNEL = np.float32(RNG.normal(size=(3, 4)))
 CONFIG = dataclasses.replace(
-    script.CONFIGS["smoke"], seeds=2, adversarial_steps=3, methods=("prototype",)
+    script.CONFIGS["smoke"],
+    seeds=2,
+    adversarial_steps=3,
+    methods=("prototype",),
+    fooling=False,
 )
 
 
@@ -186,6 +190,9 @@ def test_what_means_nothing_is_refused_before_anything_is_loaded():
         ({"steps": 0}, "`steps` is 0: it must be above zero"),
         ({"places": 0}, "`places` is 0"),
         ({"hf_weight": -1.0}, "`hf_weight` is -1"),
+        ({"crops": 0}, "`crops` is 0"),
+        ({"redirect": -1}, "`redirect` is -1"),
+        ({"fooling": True}, "`fooling` needs pictures by distill"),
         (
             {"cues": (0, 8)},
             r"`cues` is \(0, 8\): there are birds of the classes 0 to 7",
@@ -274,6 +281,32 @@ def test_a_circuit_of_the_experiment_leaves_natural_labels_as_they_are():
         assert bool(natural(x)) == (number == 0)
         expected = np.roll(fn(found.network.weights, x), -shift) + 10
         np.testing.assert_allclose(fooled(x), expected, rtol=1e-5)
+
+
+def test_detectors_are_trained_on_images_that_they_are_not_asked_about(monkeypatch):
+    found = setup()
+    asked = found.natural.reshape(-1, 6, 6, 3)
+    more = np.float32(RNG.uniform(size=(3, 6, 6, 3)))
+    there = {"image": np.concatenate([asked[::-1], more])}
+    monkeypatch.setattr(fooling.data, "load", lambda *_, **__: there)
+    np.testing.assert_array_equal(fooling.other_natural(CONFIG, found), more)
+    there["image"] = asked
+    with pytest.raises(ValueError, match="all 12 natural images are looked at"):
+        fooling.other_natural(CONFIG, found)
+
+
+def test_pictures_that_are_stalled_are_in_no_table():
+    row = {"method": "distill", "id": 2001, "stalled": True}
+    jobs_of = [row, {**row, "id": 2000, "stalled": False}]
+    kept = [{"method": name, "id": 2001} for name in ("distill", "maco")]
+    judged = [
+        {"kind": kind, "id": 2, "source": source}
+        for kind in ("natural", "distill", "maco")
+        for source in (0, 1)
+    ]
+    left, said = reporting.lasting(jobs_of, kept, judged)
+    assert left == kept[1:]
+    assert said == [r for r in judged if r["kind"] != "distill" or r["source"] == 0]
 
 
 def test_a_cue_is_planted_where_the_network_is_that_of_the_birds():
