@@ -297,6 +297,9 @@ def test_constant_scores_are_reported_even_where_the_penalty_moves():
     broken = lambda x: jnp.log(jnp.sum(x - 0.6))
     with pytest.raises(FloatingPointError, match="NaN before step 1 of 2"):
         generation.generate(broken, generation.pixels(GRAY), steps=2)
+    at_last = lambda x: jnp.where(x[0, 0, 0] > 0.52, jnp.nan, jnp.sum(x))
+    with pytest.raises(FloatingPointError, match="came out after 1 steps is NaN"):
+        generation.generate(at_last, generation.pixels(GRAY), steps=1)
 
 
 def test_bad_knobs_are_named():

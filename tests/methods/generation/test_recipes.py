@@ -23,6 +23,7 @@ def test_oracle_7_5_lucids_lists():
     assert len(angles) == 26 and np.mean(angles == 0) == pytest.approx(6 / 26)
     assert angles.std() == pytest.approx(5.44, abs=0.01)
     assert tuple(range(-5, 6)) == generation.ARTICLE_DEGREES
+    np.testing.assert_allclose(generation.ARTICLE_SCALES, np.linspace(0.95, 1.05, 5))
 
 
 def test_oracle_7_5_the_articles_transforms_are_one_affine_map():
@@ -155,6 +156,25 @@ def test_maco_looks_through_crops_that_become_smaller():
     crop = functools.partial(generation.noisy_crop, size=(40, 40), side=0.3, noise=0.12)
     noisy = jax.jit(crop)(0 * ramp, key=KEY)
     assert np.std(noisy) == pytest.approx(0.12 * np.sqrt(1 + 1 / 12), rel=0.05)
+
+
+@pytest.mark.parametrize(("last", "smoother"), [(0.05, True), (0.6, False)])
+def test_crops_of_maco_go_from_the_first_side_to_the_last(last, smoother):
+    """Of an image that is not moved; what is enlarged more differs less in it."""
+
+    @jax.jit
+    def trace():
+        rough = lambda x: jax.lax.stop_gradient(generation.high_frequency(x))
+        shape = jnp.zeros((16, 16, 1))
+        out = generation.maco(
+            rough, shape, key=KEY, steps=12, crops=16, noise=0.0, sides=(0.6, last)
+        )
+        return out.trace, out.stalled
+
+    values, stalled = trace()
+    assert bool(stalled) and float(values[0]) > 0
+    share = float(values[-3:].mean() / values[:3].mean())
+    assert share < 0.5 if smoother else 0.7 < share < 1.4
 
 
 def test_templates_of_another_size_are_named():
