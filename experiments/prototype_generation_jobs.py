@@ -95,18 +95,11 @@ def picture(
                 key=key,
                 steps=config.maco_steps,
                 template=weights["template"],
-                size=canvas_of(start),
                 crops=config.crops,
             )
     if out.x.shape == start.shape:
         return out, out.x
     return out, images.resize(out.x, start.shape[:2])
-
-
-def canvas_of(x: Array) -> tuple[int, int]:
-    """Height and width of MaCo's canvas: 512 for 224 pixels, and in proportion."""
-    height, width = (2 * (side * 8 // 7) for side in x.shape[:2])
-    return height, width
 
 
 def one(
@@ -177,7 +170,7 @@ def weights_of(setup: Setup, start: np.ndarray) -> dict[str, PyTree]:
 @jax.jit
 def template_of(natural: Array) -> Array:
     """Magnitudes of natural images `[N, H, W, 3]` at the size of MaCo's canvas."""
-    size = canvas_of(natural[0])
+    size = generation.maco_size(natural.shape[1:3])
     return generation.template(jax.lax.map(lambda x: images.resize(x, size), natural))
 
 

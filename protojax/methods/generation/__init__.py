@@ -81,6 +81,7 @@ from protojax.methods.generation.recipes import (
     distill,
     distill_affine,
     maco,
+    maco_size,
     noisy_crop,
     prototype,
 )
@@ -149,6 +150,7 @@ __all__ = [
     "leave_out",
     "logit_variance",
     "maco",
+    "maco_size",
     "matrix_correlation",
     "mean_path",
     "natural_paths",

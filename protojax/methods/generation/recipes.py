@@ -218,7 +218,7 @@ def maco(
       steps: how many.
       template: `[h, w // 2 + 1, C]` magnitudes of natural images of the canvas's size,
         from `template(images)`; a power law without data by default.
-      size: h and w of the canvas; by default in proportion to 512 for 224 pixels.
+      size: h and w of the canvas; `maco_size` by default.
       crops: how many in each step, all in memory at once.
       noise: `[]` of the crops: the standard deviation of a normal one, and the width of
         a uniform one.
@@ -246,7 +246,7 @@ def maco(
     images.check(x0)
     ascent.check_count("crops", crops)
     seen = x0.shape[:2]
-    height, width = size or tuple(2 * (side * 8 // 7) for side in seen)
+    height, width = size or maco_size(seen)
     if template is None:
         template = spectra.power_law((height, width, x0.shape[-1]))
     if template.shape[0] != height or template.shape[2] != x0.shape[-1]:
@@ -273,6 +273,25 @@ def maco(
         steps=steps,
         optimizer=optax.nadam(1.0),
     )
+
+
+def maco_size(size: Sequence[int]) -> tuple[int, int]:
+    """The size of a canvas: 512 for images of 224 pixels, and in proportion.
+
+    Args:
+      size: height and width of the images that the network takes.
+
+    Returns:
+      Height and width of the canvas, even numbers.
+
+    References:
+      The library Xplique, for the 512.
+
+    >>> maco_size((224, 64))
+    (512, 146)
+    """
+    height, width = (2 * (side * 8 // 7) for side in size)
+    return height, width
 
 
 def noisy_crop(
