@@ -3,7 +3,7 @@
 The names are those of experiments/networks.py, and `vgg11` to `vgg19` (also `_bn`),
 `resnet18` to `resnet152`, `densenet121` to `densenet201` with torchvision's weights,
 which are read from PROTOJAX_DATA/imagenet_NAME.pth unless `weights` says where;
-`random` draws them, and those of the networks for the drawn birds.
+`random` draws them.
 """
 
 import functools
@@ -67,8 +67,7 @@ def load(
     Args:
       name: see the module.
       layer: whose feature map is taken; the last one if not given.
-      weights: a file or `hf:OWNER/REPOSITORY/FILE`, for torchvision's; `random`, for
-        those and the networks that are trained here.
+      weights: a file, `hf:OWNER/REPOSITORY/FILE` or `random`, for torchvision's.
       image_size: pixels; the network's usual ones if not given.
 
     Returns:
@@ -81,7 +80,12 @@ def load(
     """
     known = published(name)
     if known is None:
-        found = _own_network(name, weights, image_size)
+        if weights is not None:
+            raise ValueError(
+                f"`weights` is {weights!r}, and {name!r} comes with its own: leave it "
+                "out"
+            )
+        found = networks.load(name, image_size=image_size)
         layer = layer or _birds_layer(name) or LAYERS.get(name)
         if layer is None:
             raise ValueError(f"`layer` must be named for the network {name!r}")
@@ -95,19 +99,6 @@ def load(
         path = weights or str(networks.folder() / f"imagenet_{name}.pth")
         model, variables = loader(path)
     return of_layer(model.apply, variables, layer or usual, size, model=model)
-
-
-def _own_network(
-    name: str, weights: str | None, image_size: int | None
-) -> networks.Network:
-    """A network that comes with its weights, or is untrained."""
-    if weights is None:
-        return networks.load(name, image_size=image_size)
-    if weights != "random" or name not in networks.BIRDS:
-        raise ValueError(
-            f"`weights` is {weights!r}, and {name!r} comes with its own: leave it out"
-        )
-    return networks.untrained(name, image_size=image_size)
 
 
 def _birds_layer(name: str) -> str | None:

@@ -70,15 +70,6 @@ def load(name: str, *, image_size: int | None = None) -> Network:
     return found if image_size is None else found._replace(image_size=image_size)
 
 
-def untrained(name: str, *, image_size: int | None = None) -> Network:
-    """A network of `BIRDS` with the weights that it is trained from."""
-    config = classifier.CONFIGS[BIRDS[name]]
-    model, size = classifier.network(config), image_size or config.image_size
-    key = jax.random.key(config.seed)
-    weights = jax.jit(model.init)(key, jnp.zeros((size, size, 3)))
-    return Network(model.apply, weights, "parts:200", size)
-
-
 def correct(
     network: Network,
     source: str | None,

@@ -6,6 +6,7 @@ accurate as one that does not have to; and it can say of every prediction what l
 like what.
 
     python -m experiments.protopnet                 the drawn birds
+    python -m experiments.protopnet local           birds that any part tells apart
     python -m experiments.protopnet pets            cats and dogs, on MobileNetV2
     python -m experiments.protopnet cub-resnet34    as published, for a GPU
     python -m experiments.protopnet --also runs/one runs/two     an ensemble
@@ -40,8 +41,7 @@ class Config:
     layer: str | None = None
     """Whose feature map the prototypes look at; the last one if not given."""
     weights: str | None = None
-    """File of torchvision's weights, hf:OWNER/REPOSITORY/FILE, or random, which the
-    networks of drawn birds can be, too."""
+    """File of torchvision's weights, hf:OWNER/REPOSITORY/FILE, or random."""
     train: str = "parts:2000"
     """Training images: parts, folder:PATH, npz:PATH, tfds:NAME or tfds:NAME#BOX."""
     train_split: str = "train"
@@ -181,8 +181,28 @@ PETS = Config(
     attacked=16,
 )
 
+LOCAL = Config(
+    backbone="parts_local",
+    layer="stage3",
+    train="parts:1200#apart",
+    test="parts:300#apart",
+    per_class=10,
+    epochs=12,
+    warm_epochs=3,
+    pushes=(12,),
+    last_epochs=2,
+    needed=0,
+    batch=40,
+    backbone_rate=1e-3,
+    rate_every=12,
+    cluster=0.1,
+)
+"""Places that know of nothing but what they see, and birds that any part tells apart;
+with the published weight of the cluster term, prototypes remain in the background."""
+
 CONFIGS = {
     "default": Config(),
+    "local": LOCAL,
     "pets": PETS,
     "birds": dataclasses.replace(
         PETS,

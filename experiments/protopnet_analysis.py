@@ -126,7 +126,8 @@ def plain(config: "Config", setup: "Setup") -> np.ndarray | None:
     softmax layer on the means of its features, trained to the minimum of its loss.
     """
     images = setup.examples.test["image"]
-    if config.backbone in networks.BIRDS and config.test.startswith("parts"):
+    source, _, kinds = config.test.partition("#")
+    if config.backbone in networks.BIRDS and source.startswith("parts") and not kinds:
         whole = networks.load(config.backbone, image_size=config.image_size)
         logits = networks.mapped(whole.fn)(whole.weights, images)
         return np.argmax(logits, axis=1)

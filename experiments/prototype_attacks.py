@@ -5,6 +5,7 @@ found on the stomach, or nowhere, and the prediction stays; similarity in latent
 is not similarity to the eye. Adversarial training makes it harder, and costs accuracy.
 
     python -m experiments.prototype_attacks           the embedded birds, three seeds
+    python -m experiments.prototype_attacks local     birds whose heads have prototypes
     python -m experiments.prototype_attacks pets      cats and dogs, on MobileNetV2
     python -m experiments.prototype_attacks cub       as published, for a GPU
 
@@ -296,6 +297,9 @@ _REAL = Config(trained=("standard",), repeats=1, images=40, chunk=4)
 CONFIGS = {
     "default": Config(
         network=dataclasses.replace(protopnet.Config(), layer="stage3", batch=40)
+    ),
+    "local": Config(
+        network=protopnet.CONFIGS["local"], trained=("standard",), repeats=1
     ),
     "pets": dataclasses.replace(_REAL, network=protopnet.CONFIGS["pets"]),
     "birds": dataclasses.replace(_REAL, network=protopnet.CONFIGS["birds"]),

@@ -181,10 +181,11 @@ def test_a_run_reports_on_every_training_and_resumes(setup, monkeypatch, tmp_pat
     monkeypatch.setattr(
         protopnet_setup, "fitted", lambda *_, **__: trained(setup.network)
     )
-    asked, kept = jpeg.asked, ("label", "odd", "image", "compressed", "owners")
+    asked = jpeg.asked
+    known = lambda example: {"odd": example["label"] % 2 == 1, **example}
     monkeypatch.setattr(
         *(jpeg, "asked"),
-        lambda *a: {name: pretended(s, kept) for name, s in asked(*a).items()},
+        lambda *a: {name: pretended(s, known) for name, s in asked(*a).items()},
     )
 
     def run():

@@ -116,15 +116,6 @@ def test_a_backbone_that_is_never_trained_is_looked_at_once(config):
     equal(setup.for_lessons(trained)[1], (state.params, state.extra))
 
 
-def test_a_network_of_the_drawn_birds_can_be_taken_before_its_training():
-    found = backbones.load("parts_small", weights="random", image_size=16)
-    assert found.layer == "stage3" and found.shape == (2, 2, 64)
-    again = backbones.load("parts_small", weights="random", image_size=16)
-    equal(found.weights, again.weights)
-    with pytest.raises(ValueError, match="`weights` is 'a.pth', and 'parts' comes"):
-        backbones.load("parts", weights="a.pth")
-
-
 def test_live_batch_norms_move_and_frozen_ones_do_not(config):
     model = models.CifarResNet(depth=8)
     shapes = jax.eval_shape(model.init, KEY, jnp.zeros((8, 8, 3)))
