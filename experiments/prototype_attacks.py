@@ -132,8 +132,8 @@ def prepared(config: Config, name: str, setup: protopnet_setup.Setup) -> Prepare
 def regions(config: Config, ids: np.ndarray, image_size: int) -> Examples:
     """Where heads and stomachs are, bool `[N, S, S]`, if it is known.
 
-    Where a head box and a segmentation are known, the stomach is all of the animal but
-    the head.
+    Where a head box and a segmentation are known, the head is what of the animal lies
+    in the box, and the stomach the rest of it.
     """
     source, split = config.network.test, config.network.test_split
     resize = config.network.resize
@@ -146,7 +146,8 @@ def regions(config: Config, ids: np.ndarray, image_size: int) -> Examples:
     known = truths.known(source, split, ids, image_size=image_size, resize=resize)
     if "head" not in known or "object" not in known:
         return {}
-    return {"head": known["head"], "stomach": known["object"] & ~known["head"]}
+    head, animal = known["head"], known["object"]
+    return {"head": head & animal, "stomach": animal & ~head}
 
 
 def candidates(

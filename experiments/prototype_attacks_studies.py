@@ -48,8 +48,9 @@ def aimed(network: Network, example: dict[str, Array], maps: Array, y: Array) ->
 
     Args:
       network: the network.
-      example: with the pixels of `head` and `stomach` if they are known; else the
-        stomach is the quarter of the map where the prototype is found least.
+      example: with the pixels of `head` and `stomach` if they are known, of which a
+        place must be covered by half, and by a quarter; else the stomach is the quarter
+        of the map where the prototype is found least.
       maps: `[h, w, P]` similarities.
       y: the class.
     """
@@ -58,7 +59,7 @@ def aimed(network: Network, example: dict[str, Array], maps: Array, y: Array) ->
     own = jnp.asarray(network.head.owners) == y
     on_head = jnp.ones_like(own)
     if "head" in example:
-        head = prototypes.covered_cells(example["head"], grid, share=0.25)
+        head = prototypes.covered_cells(example["head"], grid, share=0.5)
         on_head = jnp.max(maps, axis=(0, 1), where=head[..., None], initial=-jnp.inf)
         on_head = on_head >= similar
     worth = jnp.where(own, similar, -jnp.inf) + jnp.where(on_head, 1e3, 0)
