@@ -3,6 +3,7 @@
 import ast
 import html
 import importlib.util
+import json
 import pathlib
 import re
 
@@ -49,7 +50,19 @@ def on_files(files, config):
 def on_page_markdown(markdown, **_):
     """Lead from a folder of records, which a site cannot show, to its summary."""
     markdown = RECORDS.sub(r"(\1/summary.json)", markdown)
+    markdown = markdown.replace("<!-- records -->", records())
     return markdown.replace("(../experiments/records)", "(evidence.md#records)")
+
+
+def records():
+    """A table of all runs of record, each with its command."""
+    lines = ["| record | command | jax |", "|---|---|---|"]
+    for path in sorted(ROOT.glob("experiments/records/*/config.json")):
+        made, name = json.loads(path.read_text()), path.parent.name
+        link = f"[{name}](../experiments/records/{name}/summary.json)"
+        command = made["command"].split(" --out ")[0]
+        lines.append(f"| {link} | `{command}` | {made['packages']['jax']} |")
+    return "\n".join(lines)
 
 
 def on_page_content(content, **_):
