@@ -289,9 +289,10 @@ def of_means(alpha):
     ],
 )
 def test_PEERS_F5_decoders_have_the_shape_of_the_reproductions_table(
-    name, layer, sums, tmp_path
+    name, layer, sums, tmp_path, data_folder, monkeypatch
 ):
     """All ten of its alphas where they are cheapest, else 0 and 0.99; fewer images."""
+    monkeypatch.setenv("PROTOJAX_DATA", str(data_folder))
     config = dataclasses.replace(
         cladec.CONFIGS[name],
         **{"layers": (layer,), "alphas": tuple(map(of_means, sums)), "seeds": 1},
