@@ -210,7 +210,7 @@ METRICS = {  # of two maps, and what they are of two equal ones
 
 
 OF_A_NETWORK = {"confidence", "deletion", "insertion", "max_sensitivity"}
-OF_A_NETWORK |= {"local_lipschitz", "center_of_mass", "top_k_mask"}
+OF_A_NETWORK |= {"fidelity", "local_lipschitz", "center_of_mass", "top_k_mask"}
 
 
 AGAINST_TRUTH = {  # of a map and a mask, and what they are where the two agree
@@ -265,6 +265,9 @@ def test_metrics_keep_the_contract(net):
             "without": metrics.confidence(fn, jnp.zeros_like(x), y),
             "deletion": metrics.deletion(fn, x, a, y, steps=4),
             "insertion": metrics.insertion(fn, x, a, y, steps=4),
+            "fidelity": metrics.fidelity(
+                objectives.logit(fn, y), x, a, key=KEY, samples=4
+            ),
             "max_sensitivity": metrics.max_sensitivity(explain, x, **near),
             "local_lipschitz": metrics.local_lipschitz(explain, x, **near),
             "center_of_mass": metrics.center_of_mass(a),
@@ -289,6 +292,8 @@ def test_metrics_keep_the_contract(net):
         values, area = found[name]
         np.testing.assert_allclose(values[:, [0, -1]].T, ends, rtol=1e-4)
         assert jnp.all((values > 0) & (values < 1)) and jnp.all((area > 0) & (area < 1))
+    assert found["fidelity"].shape == (2,)
+    assert jnp.all(jnp.abs(found["fidelity"]) <= 1 + 1e-5)  # rounding
     for name in ("max_sensitivity", "local_lipschitz"):
         assert found[name].shape == (2,) and jnp.all(jnp.isfinite(found[name])), name
         assert jnp.all(found[name] >= 0), name

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from protojax.contracts import Array, ArrayLike, Explain, Fn, Key
+from protojax.contracts import Array, ArrayLike, Explain, Fn, Key, Score
 from protojax.mechanisms import ascent, images
 
 
@@ -233,6 +233,69 @@ def insertion(
     [0.5, 0.953, 0.982]
     """
     return _exchange(fn, jnp.broadcast_to(baseline, x.shape), x, a, y, steps)
+
+
+def fidelity(
+    score: Score,
+    x: Array,
+    a: Array,
+    *,
+    key: Key,
+    baseline: ArrayLike = 0.0,
+    share: float = 0.1,
+    samples: int = 128,
+) -> Array:
+    r"""Whether a score falls by what a map says of the pixels that are removed.
+
+    .. math:: \operatorname{corr}_S \bigl(\sum_{i \in S} a_i, \, s(x) - s(x_{-S})\bigr)
+
+    over random sets of pixels S, all of one size, one after the other.
+
+    Args:
+      score: `[H, W, C] -> []`, say a logit.
+      x: `[H, W, C]` the image.
+      a: `[H, W]` the map, with signs.
+      key: consumed.
+      baseline: broadcastable to `x`; what a removed pixel becomes.
+      share: of the pixels that are removed.
+      samples: how many sets.
+
+    Returns:
+      `[]` in [-1, 1]; NaN where the map or the score is constant.
+
+    Raises:
+      ValueError: for fewer than two sets, or sets of no pixel or of all.
+
+    References:
+      Bhatt, Weller, Moura, Evaluating and Aggregating Feature-based Model Explanations,
+      2020.
+
+    >>> import jax, jax.numpy as jnp
+    >>> x = jnp.arange(16.0).reshape(4, 4, 1)
+    >>> found = fidelity(lambda x: 3 * x.sum(), x, x[..., 0], key=jax.random.key(0))
+    >>> round(float(found), 4)
+    1.0
+    """
+    chex.assert_rank([x, a], [3, 2])
+    chex.assert_equal_shape_prefix([x, a], 2)
+    count = round(share * a.size)
+    if not 0 < count < a.size:
+        raise ValueError(
+            f"`share` is {share}, {count} of the map's {a.size} pixels: remove one or"
+            " more, and not all"
+        )
+    if samples < 2:
+        raise ValueError(f"`samples` is {samples}: a correlation takes two or more")
+    whole = score(x)
+
+    def removed(draw: Key) -> tuple[Array, Array]:
+        inside = (jax.random.permutation(draw, a.size) < count).reshape(a.shape)
+        without = jnp.where(inside[..., None], baseline, x)
+        return jnp.sum(inside * a), whole - score(without)
+
+    said, fallen = jax.lax.map(removed, jax.random.split(key, samples))
+    said, fallen = said - jnp.mean(said), fallen - jnp.mean(fallen)
+    return jnp.sum(said * fallen) / (_norm(said) * _norm(fallen))
 
 
 def _norm(a: Array) -> Array:

@@ -129,6 +129,34 @@ def test_F7_rank_correlations():
     assert float(tied) == pytest.approx(0.5, abs=1e-6)
 
 
+def test_F8_fidelity_is_one_for_what_a_linear_score_is_made_of_and_minus_one_reversed():
+    draw = np.random.default_rng(0)
+    x, weights = draw.normal(size=(2, 5, 6, 3)).astype(np.float32)
+    made_of = ((x - 0.25) * weights).sum(-1)
+    score = lambda z: jnp.sum(weights * z) + 3
+
+    @jax.jit
+    @jax.vmap
+    def of(a):
+        key = jax.random.key(0)
+        return metrics.fidelity(score, x, a, key=key, baseline=0.25, samples=1000)
+
+    other = draw.normal(size=(5, 6)).astype(np.float32)
+    found = of(np.stack([made_of, -2 * made_of, other, 0 * other]))
+    np.testing.assert_allclose(found[:2], [1, -1], atol=1e-5)
+    # of any other map it is that of the single pixels, but for the draw: 0.02
+    pixels = np.corrcoef(made_of.ravel(), other.ravel())[0, 1]
+    assert float(found[2]) == pytest.approx(pixels, abs=0.07)
+    assert np.isnan(found[3])
+    for knobs, message in (
+        ({"share": 0.01}, "`share` is 0.01, 0 of the map's 30 pixels"),
+        ({"share": 1.0}, "30 of the map's 30 pixels: remove one or more, and not all"),
+        ({"samples": 1}, "`samples` is 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            metrics.fidelity(score, x, other, key=jax.random.key(0), **knobs)
+
+
 def test_F8_a_perfect_explanation_deletes_the_class_at_once():
     """One pixel decides: with it gone nothing is left; the worst map takes it last."""
     fn = lambda x: jnp.stack([30 * x[1, 2, 0] - 20, jnp.zeros(())])
