@@ -162,9 +162,8 @@ def means(rows: Iterable[Row], value: str) -> tuple[dict[Any, float], int]:
     total = 0
     for total, row in enumerate(rows, 1):
         aside = value != "stalled" and row.get("stalled")
-        found = row.get(value)
-        if not aside and _is_number(found):
-            kept.append(found)
+        if not aside and _is_number(row.get(value)):
+            kept.append(row[value])
             ident = row.get("id", f"row {total}")
             at.append(places.setdefault(ident, len(places)))
     sums = np.bincount(at, kept, minlength=len(places)) if kept else np.zeros(0)
