@@ -80,7 +80,7 @@ def main(config, folder):
     if jax.process_index() == config.lost:
         rows.write = _killed_after(rows.write)
     if config.lost is not None:  # a minute is long for a test
-        sharing._LEAST = cluster._PATIENCE = 3.0
+        sharing._LEAST = cluster._PATIENCE = 40.0
     each = config.each * jax.local_device_count()
     sweep(folder, range(config.images), chunk=each, radii=config.radii)
 

@@ -113,14 +113,15 @@ def test_a_million_rows_take_seconds_and_memory_does_not_grow(tmp_path, monkeypa
     monkeypatch.setattr(rows, "write", write)
     one = lambda weights, x, key: {"y": weights @ x + jax.random.normal(key)}
     x = np.ones((1_000_000, 4), np.float32)
-    begin = time.perf_counter()
+    # Of the processor, as others may be at work: the whole is bounded, so is what is
+    # beyond the function.
+    begin = time.process_time()
     sweeps.run(one, jnp.ones(4), [{}], x, tmp_path, key=jax.random.key(0))
-    swept = time.perf_counter() - begin
+    swept = time.process_time() - begin
     assert len(held) <= 257 and held[-1] - held[len(held) // 10] < 50  # MB
-    begin = time.perf_counter()
+    begin = time.process_time()
     found = report.estimate(report.read(tmp_path), "y")
-    read_ = time.perf_counter() - begin
+    reading = time.process_time() - begin
     assert found.n == 1_000_000 and found.low < 4 < found.high
     assert found.high - found.low == pytest.approx(2 * 1.96 / 1000, rel=0.01)
-    # On an idle core three seconds each; the bare function takes less than one.
-    assert swept < 30 and read_ < 30
+    assert swept < 10 and reading < 10
