@@ -57,7 +57,8 @@ class Sizes(NamedTuple):
     many_steps: int = 100
 
 
-QUICK = Sizes(40, 4, 2, 2, 20, (8 / 255,), 1, 20_000, 4, 2)
+QUICK = Sizes(16, 4, 2, 2, 20, (8 / 255,), 1, 20_000, 4, 2)
+TINY = models.ConvNet(classes=4, widths=(4,), groups=None)
 
 
 def main() -> None:
@@ -78,9 +79,30 @@ def rows(quick: bool) -> Iterator[timing.Row]:
     yield whole_sweep(sizes)
     yield eight_devices(sizes)
     yield from million_rows(sizes)
-    if jax.default_backend() != "cpu":
+    if quick:
+        yield accelerated(sizes, TINY)
+    elif jax.default_backend() != "cpu":
         for model in (works.MODEL, models.ResNet(50)):
             yield accelerated(sizes, model)
+
+
+class Case(NamedTuple):
+    """A network, its weights and images."""
+
+    model: Any
+    weights: Any
+    x: np.ndarray
+    setting: str
+
+
+def load(sizes: Sizes, count: int) -> Case:
+    """SqueezeNet, or what compiles in moments where sizes are tiny."""
+    if sizes == QUICK:
+        x = np.random.default_rng(0).uniform(size=(count, sizes.side, sizes.side, 3))
+        x = x.astype(np.float32)
+        return Case(TINY, TINY.init(jax.random.key(0), x[0]), x, "a tiny network")
+    case = fragility.load(fragility.Sizes(side=sizes.side, batch=count, path_batch=1))
+    return Case(works.MODEL, case.variables, np.asarray(case.x[:count]), case.setting)
 
 
 def attacked(
@@ -135,14 +157,12 @@ def swept(one: Callable, *args: Any, **knobs: Any) -> Swept:
 
 def whole_sweep(sizes: Sizes) -> timing.Row:
     """The fragility sweep on SqueezeNet."""
-    case = fragility.load(
-        fragility.Sizes(side=sizes.side, batch=sizes.images, path_batch=1)
-    )
+    case = load(sizes, sizes.images)
     found = swept(
-        functools.partial(attacked, works.MODEL, sizes.k, sizes.steps),
-        case.variables,
+        functools.partial(attacked, case.model, sizes.k, sizes.steps),
+        case.weights,
         sweeps.grid(radius=sizes.radii),
-        np.asarray(case.x[: sizes.images]),
+        case.x,
         chunk=sizes.chunk,
     )
     return timing.row(
@@ -157,29 +177,30 @@ def whole_sweep(sizes: Sizes) -> timing.Row:
 
 def eight_devices(sizes: Sizes) -> timing.Row:
     """The same work by eight devices of one CPU, and by one."""
-    many, one = _elsewhere(_on_devices, sizes)
+    many, one, setting = _elsewhere(_on_devices, sizes)
     return timing.row(
         "8 devices",
         many,
         peer="one device",
         peer_s=one,
-        setting=f"SqueezeNet 1.1, {sizes.side} pixels, {8 * sizes.each} images, "
-        f"{sizes.steps} steps, {sizes.each} at once on each device; a CPU as eight",
+        setting=f"{setting}, {8 * sizes.each} images, {sizes.steps} steps, "
+        f"{sizes.each} at once on each device; a CPU as eight",
     )
 
 
-def _on_devices(sizes: Sizes) -> tuple[float, float]:
+def _on_devices(sizes: Sizes) -> tuple[float, float, str]:
     count = 8 * sizes.each
-    case = fragility.load(fragility.Sizes(side=sizes.side, batch=count, path_batch=1))
+    case = load(sizes, count)
     run = functools.partial(
         swept,
-        functools.partial(attacked, works.MODEL, sizes.k, sizes.steps),
-        case.variables,
+        functools.partial(attacked, case.model, sizes.k, sizes.steps),
+        case.weights,
         sweeps.grid(radius=sizes.radii[:1]),
-        np.asarray(case.x[:count]),
+        case.x,
     )
     many = run(chunk=count).whole
-    return many, run(chunk=sizes.each, devices=jax.devices()[:1]).whole
+    one = run(chunk=sizes.each, devices=jax.devices()[:1]).whole
+    return many, one, case.setting
 
 
 def _elsewhere(fn: Callable, *args: Any) -> Any:
@@ -276,9 +297,9 @@ def accelerated(sizes: Sizes, model: Any) -> timing.Row:
     count = sizes.many * len(sizes.radii) * sizes.many_steps
     rate = count / found.whole
     share = peak_share(rate * operations(model, weights, x[0], sizes.k))
-    name = f"ResNet-{model.depth}" if hasattr(model, "depth") else "SqueezeNet 1.1"
+    name = type(model).__name__ + str(getattr(model, "depth", ""))
     return timing.row(
-        f"fragility sweep, {name}",
+        f"fragility sweep of {name}",
         found.whole,
         floor_s=found.calls,
         compile_s=found.compilation,
