@@ -137,7 +137,7 @@ def _parts(name: str, count: str, split: str, size: int) -> Source:
         if i not in drawn:
             seed = PARTS_SEEDS[split]
             bird = parts.draw([i], image_size=size, seed=seed, classes=variants)
-            drawn[i] = np.uint8(np.round(bird.image[0] * 255))
+            drawn[i] = np.round(bird.image[0] * 255).astype(np.uint8)
         return drawn[i], i % len(variants)
 
     classes = tuple(f"bird {i}" for i in range(len(variants)))
