@@ -158,7 +158,7 @@ def birds(
 
 def _trained(config: "Config", cue: int | None, file: pathlib.Path) -> PyTree:
     """A network that has seen the cue in one class, or in none; kept in a file."""
-    if file.exists():
+    if trainings.comes(file.exists):
         return jax.tree.map(jnp.asarray, trainings.read(file))
     knobs = knobs_of(config)
     seen = birds(config, range(config.cue_train), "train", cue)
