@@ -89,13 +89,12 @@ def sweeping(
     knobs = knobs_of(config)
     model = classifier.network(knobs)
     sweeps_of, facts = {}, []
-    natural = birds(config, range(64), "train", None)["image"]
-    threshold = _threshold(config)
     for cue in (None, *config.cues):
         name = "none" if cue is None else f"class-{cue}"
-        params = _trained(config, cue, folder / f"{name}.npz")
-        weights = _weights(config, model.apply, params, natural, threshold)
-        facts.append({"cue": name, **_facts(config, model.apply, params, cue)})
+        weights = _kept(config, model.apply, cue, folder / f"{name}.npz")
+        facts.append(
+            {"cue": name, **_facts(config, model.apply, weights["network"], cue)}
+        )
         _log.info("%s", facts[-1])
         classes = config.cues if cue is None else (cue,)
         pairs = [(label, seed) for label in classes for seed in range(config.seeds)]
@@ -156,21 +155,26 @@ def birds(
     return {"image": image, "label": label}
 
 
-def _trained(config: "Config", cue: int | None, file: pathlib.Path) -> PyTree:
-    """A network that has seen the cue in one class, or in none; kept in a file."""
-    if trainings.comes(file.exists):
-        return jax.tree.map(jnp.asarray, trainings.read(file))
-    knobs = knobs_of(config)
-    seen = birds(config, range(config.cue_train), "train", cue)
-    params = classifier.fitted(
-        classifier.network(knobs),
-        _batches(config, seen),
-        steps=knobs.steps,
-        rate=knobs.rate,
-        seed=config.seed,
-    )
-    trainings.write(file, params)
-    return params
+def _kept(
+    config: "Config", fn: Fn, cue: int | None, file: pathlib.Path
+) -> dict[str, PyTree]:
+    """A network that has seen the cue in one class, or in none, and what methods need.
+
+    It is made once, and read from its file after that.
+    """
+    if not trainings.comes(file.exists):
+        knobs = knobs_of(config)
+        params = classifier.fitted(
+            classifier.network(knobs),
+            _batches(config, birds(config, range(config.cue_train), "train", cue)),
+            steps=knobs.steps,
+            rate=knobs.rate,
+            seed=config.seed,
+        )
+        natural = birds(config, range(min(64, config.cue_train)), "train", None)
+        weights = _weights(config, fn, params, natural["image"], _threshold(config))
+        trainings.write(file, weights)
+    return jax.tree.map(jnp.asarray, trainings.read(file))
 
 
 def _batches(
