@@ -178,6 +178,7 @@ def _prepare() -> None:
         level=logging.WARNING,
         format="%(asctime)s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
+        force=True,  # a package may have set up its own by being imported
     )
     for name in ("protojax", "experiments", "__main__"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -253,7 +253,7 @@ def _seen(
         return pages.Section(title, ["Nothing to see: no image had a target."])
     figure = figures.panels(
         pictures,
-        titles=["prototype", "image", "found here", "perturbed", "found there"],
+        titles=["prototype", "image", "found here", "perturbed", "found then"],
         notes=notes,
     )
     caption = (

@@ -18,6 +18,14 @@ from experiments import classifier, networks
 from protojax import models
 
 ROOT = pathlib.Path(__file__).parents[1]
+LONG = {
+    "howto.md",
+    "prototype_generation.md",
+    "protopnet.md",
+    "this_looks_like_that.md",
+}
+"""Pages whose programs take longest: `make test-slow` runs them."""
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHER_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 OTHER_PAGES += [ROOT / "experiments/README.md"]
@@ -78,7 +86,13 @@ def reader(monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("reader")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(p, marks=[pytest.mark.slow] * (p.name in LONG), id=p.name)
+        for p in PAGES
+    ],
+)
 def test_the_code_of_a_page_runs(page):
     names, missing = run(page)
     if page.name == "README.md":

@@ -34,8 +34,8 @@ SCRIPTS = sorted(
     if "cli.run(CONFIGS" in path.read_text() and path.stem != "cli"
 )
 LONG = (
-    *("cladec", "hessian", "jpeg", "protopnet", "prototype_attacks"),
-    *("prototype_generation", "xnn"),
+    *("cladec", "hessian", "influence", "jpeg", "protopnet", "prototype_attacks"),
+    *("prototype_generation", "strength", "xnn"),
 )
 """Their programs take minutes to compile; they have quicker tests of their own."""
 ASKED = {

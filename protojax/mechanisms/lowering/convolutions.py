@@ -165,11 +165,15 @@ def _phase(
         first = (low - r) % d
         here = range(first, k, d)
         start = (r + first - low) // d  # of the first tap, at the first position
-        taps.append(slice(first, k, d))
+        unmet = max(0, 1 - count - start)  # taps that meet nothing but padding
+        here = here[unmet : max(unmet, n - start)]
+        start += unmet
+        taps.append(slice(here.start, here.stop, d))
         padding.append((-start, start + count - 1 + len(here) - n))
     w = w[tuple(taps)]
     if w.size == 0:
-        return jnp.zeros((x.shape[0], *counts, w.shape[-1]), x.dtype)
+        kind = window.options["preferred_element_type"] or jnp.result_type(x, w)
+        return jnp.zeros((x.shape[0], *counts, w.shape[-1]), kind)
     plain = window._replace(padding=padding, lhs_dilation=[1] * len(counts))
     return _convolve(x, w, plain)
 

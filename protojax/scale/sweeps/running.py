@@ -118,7 +118,7 @@ def run(
     me = {"index": jax.process_index(), "count": jax.process_count()}
     owned = {c.part for c in calls if sharing.is_own(c.position, c.chunk, **me)}
     own = [call for call in calls if call.part in owned]
-    _announce(source, calls, there, me)
+    _announce(folder, source, calls, there, me)
     with progress.finishing(folder) as stop:
         source = programs.place(source)
         sweep = _Sweep(
@@ -184,6 +184,7 @@ def _there(folder: pathlib.Path) -> set[pathlib.Path]:
 
 
 def _announce(
+    folder: pathlib.Path,
     source: programs.Source,
     calls: Sequence[_Call],
     there: Collection[pathlib.Path],
@@ -192,7 +193,10 @@ def _announce(
     sizes = [(call.part in there, _size(source, call)) for call in calls]
     total, done = (sum(n for d, n in sizes if d or every) for every in (True, False))
     among = ", process {index} of {count}".format(**me) if me["count"] > 1 else ""
-    _log.info("%d rows, %d of them done; on %s%s", total, done, _devices(source), among)
+    _log.info(
+        "%s: %d of %d rows are done; on %s%s",
+        *(folder.name, done, total, _devices(source), among),
+    )
 
 
 def _devices(source: programs.Source) -> str:
