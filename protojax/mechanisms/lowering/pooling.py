@@ -10,9 +10,7 @@ from jax import lax
 
 from protojax.contracts import Array
 from protojax.mechanisms import tracing
-
-UNROLL = 64
-"""Windows of at most so many taps are written out one by one."""
+from protojax.mechanisms.lowering.convolutions import UNROLL
 
 
 def _maxima(eqn: tracing.Equation, operand: Array) -> list[Array] | Any:
