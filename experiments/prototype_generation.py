@@ -140,17 +140,16 @@ def jobs(
     config: Config, setup: prototype_generation_setup.Setup, weights: dict
 ) -> dict[str, studies.Study]:
     """The sweeps that make pictures: prototypes of all classes, others of some."""
-    every = range(len(setup.classes))
     groups = {
-        "prototypes": (("prototype",), every),
-        "others": (("distill", "maco"), every[: config.compared]),
+        "prototypes": (("prototype",), setup.classes),
+        "others": (("distill", "maco"), setup.classes[: config.compared]),
     }
     found = {}
-    for name, (methods, places) in groups.items():
+    for name, (methods, classes) in groups.items():
         wanted = [method for method in methods if method in config.methods]
         if wanted:
             found[name] = prototype_generation_jobs.study(
-                config, setup, weights, wanted, places
+                config, setup, weights, wanted, classes
             )
     return found
 

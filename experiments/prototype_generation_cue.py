@@ -97,14 +97,8 @@ def sweeping(
         )
         _log.info("%s", facts[-1])
         classes = config.cues if cue is None else (cue,)
-        pairs = [(label, seed) for label in classes for seed in range(config.seeds)]
-        label, seed = np.asarray(pairs, np.int32).T
-        examples = {
-            "id": np.int64(label) * 1000 + seed,
-            "label": label,
-            "seed": seed,
-            "planted": np.full(len(label), cue is not None),
-        }
+        examples = prototype_generation_jobs.jobs(config, classes)
+        examples["planted"] = np.full(len(examples["id"]), cue is not None)
         sweeps_of[f"cue/{name}"] = studies.Study(
             functools.partial(one, model.apply, config),
             [{"method": method} for method in config.methods],
@@ -197,18 +191,13 @@ def _weights(
 
     @jax.jit
     def start(params: PyTree) -> generation.Generated:
-        return generation.baseline(
-            functools.partial(fn, params),
-            blank,
-            steps=config.baseline_steps,
-            optimizer=generation.adam(config.rate),
-        )
+        model = functools.partial(fn, params)
+        return prototype_generation_jobs.stage_one(config, model, blank)
 
+    found = generation.raise_if_stalled(start(params)).x
+    color = np.float32(natural.mean((0, 1, 2)))
     return {
-        "network": params,
-        "baseline": generation.raise_if_stalled(start(params)).x,
-        "color": jnp.asarray(natural.mean((0, 1, 2)), jnp.float32),
-        "template": prototype_generation_jobs.template_of(natural),
+        **prototype_generation_jobs.needed(params, found, color, natural),
         "threshold": jnp.float32(threshold),
     }
 

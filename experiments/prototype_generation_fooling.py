@@ -231,8 +231,7 @@ def sweeping(
         for method in config.methods
         for number in range(len(DETECTORS))
     ]
-    places = range(min(config.fooled, len(setup.classes)))
-    examples = prototype_generation_jobs.jobs(config, setup, places)
+    examples = prototype_generation_jobs.jobs(config, setup.classes[: config.fooled])
     climbed = functools.partial(one, setup.network.fn, config, found.shift)
     seen = functools.partial(looked_at, setup.network.fn, found.shift)
     plain = {k: v for k, v in weights.items() if k in ("network", "detectors")}

@@ -25,12 +25,7 @@ def baseline(
 ) -> dict[str, Array]:
     """Stage one: a random image that is no class more than another."""
     model = functools.partial(fn, weights)
-    out = generation.baseline(
-        model,
-        jax.random.uniform(key, example["like"].shape),
-        steps=config.baseline_steps,
-        optimizer=generation.adam(config.rate),
-    )
+    out = stage_one(config, model, jax.random.uniform(key, example["like"].shape))
     logits = model(out.x)
     probabilities = jax.nn.softmax(logits)
     uneven = jnp.max(jnp.abs(len(probabilities) * probabilities - 1))
@@ -41,6 +36,16 @@ def baseline(
         "stalled": out.stalled,
         "image": out.x,
     }
+
+
+def stage_one(config: "Config", model: Fn, x0: Array) -> generation.Generated:
+    """The baseline of a network, from an image."""
+    return generation.baseline(
+        model,
+        x0,
+        steps=config.baseline_steps,
+        optimizer=generation.adam(config.rate),
+    )
 
 
 def transform_of(config: "Config", color: Array) -> Transform:
@@ -159,16 +164,24 @@ def baseline_study(config: "Config", setup: Setup) -> studies.Study:
 
 def weights_of(setup: Setup, start: np.ndarray) -> dict[str, PyTree]:
     """What all methods need besides a score; magnitudes are of four images a class."""
+    natural = setup.natural[:, :4].reshape(-1, *start.shape)
+    return needed(setup.network.weights, start, setup.color, natural)
+
+
+def needed(
+    network: PyTree, start: Array, color: np.ndarray, natural: Array
+) -> dict[str, PyTree]:
+    """The same of weights, a baseline, a mean color and natural images."""
     return {
-        "network": setup.network.weights,
+        "network": network,
         "baseline": jnp.asarray(start),
-        "color": jnp.asarray(setup.color),
-        "template": template_of(setup.natural[:, :4].reshape(-1, *start.shape)),
+        "color": jnp.asarray(color),
+        "template": _template(natural),
     }
 
 
 @jax.jit
-def template_of(natural: Array) -> Array:
+def _template(natural: Array) -> Array:
     """Magnitudes of natural images `[N, H, W, 3]` at the size of MaCo's canvas."""
     size = generation.maco_size(natural.shape[1:3])
     return generation.template(jax.lax.map(lambda x: images.resize(x, size), natural))
@@ -179,10 +192,10 @@ def study(
     setup: Setup,
     weights: PyTree,
     methods: Sequence[str],
-    places: Sequence[int],
+    classes: Sequence[int],
 ) -> studies.Study:
     """Jobs: some methods, of some classes, with every seed."""
-    examples = jobs(config, setup, places)
+    examples = jobs(config, classes)
     return studies.Study(
         functools.partial(
             *(one, setup.network.fn, config, setup.classes),
@@ -195,13 +208,10 @@ def study(
     )
 
 
-def jobs(
-    config: "Config", setup: Setup, places: Sequence[int]
-) -> dict[str, np.ndarray]:
+def jobs(config: "Config", classes: Sequence[int]) -> dict[str, np.ndarray]:
     """One for each class and seed. Its id says which, whatever else is made."""
-    pairs = [(place, seed) for place in places for seed in range(config.seeds)]
-    place, seed = np.asarray(pairs, np.int32).T
-    label = np.asarray(setup.classes, np.int32)[place]
+    pairs = [(label, seed) for label in classes for seed in range(config.seeds)]
+    label, seed = np.asarray(pairs, np.int32).T
     return {
         "id": np.int64(label) * 1000 + seed,
         "label": label,

@@ -210,8 +210,8 @@ def test_what_means_nothing_is_refused_before_anything_is_loaded():
 
 def test_a_job_is_known_by_its_class_and_seed_whatever_else_is_made():
     found = setup()
-    every = jobs.jobs(CONFIG, found, range(3))
-    some = jobs.jobs(CONFIG, found, [1])
+    every = jobs.jobs(CONFIG, found.classes)
+    some = jobs.jobs(CONFIG, found.classes[1:2])
     assert every["id"].tolist() == [0, 1, 2000, 2001, 3000, 3001]
     assert some["id"].tolist() == [2000, 2001] and some["label"].tolist() == [2, 2]
     kept = [
