@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import contests, timing, torch_generation, torch_peers
+from benchmarks import contests, timing, torch_generation, torch_peers, works
 from benchmarks.torch_peers import nn, torch
 from protojax.methods import generation, objectives
 from protojax.models import squeezenet
@@ -76,16 +76,9 @@ def load(sizes: Sizes, jobs: int) -> Case:
     """Random weights, and jobs that start in gray noise."""
     rng = np.random.default_rng(0)
     starts = rng.uniform(0.4, 0.6, (jobs, sizes.side, sizes.side, 3))
-    like = jax.eval_shape(MODEL.init, jax.random.key(0), starts[0].astype(np.float32))
-
-    def draw(leaf: jax.ShapeDtypeStruct) -> Array:
-        if leaf.ndim < 2:
-            return jnp.zeros(leaf.shape)
-        spread = np.sqrt(2 / np.prod(leaf.shape[:-1]))
-        return jnp.asarray(rng.normal(scale=spread, size=leaf.shape), jnp.float32)
-
+    like = jax.ShapeDtypeStruct(starts.shape[1:], np.float32)
     return Case(
-        jax.tree.map(draw, like),
+        works.drawn(rng, MODEL, like),
         jnp.asarray(starts, jnp.float32),
         jnp.arange(jobs) * 31 % MODEL.classes,
         jnp.arange(jobs),

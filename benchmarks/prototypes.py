@@ -18,7 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import contests, prototype_works, timing, torch_peers, torch_prototypes
+from benchmarks import (
+    contests,
+    prototype_works,
+    timing,
+    torch_peers,
+    torch_prototypes,
+    works,
+)
 from benchmarks.torch_peers import torch
 from protojax.methods import prototypes
 from protojax.models import protopnet
@@ -84,9 +91,9 @@ def load(sizes: Sizes, count: int) -> Case:
     net = protopnet.PrototypeHead(sizes.classes, owners, sizes.depth)
     x = rng.uniform(size=(count, sizes.side, sizes.side, 3)).astype(np.float32)
     like = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-    backbone = _drawn(rng, prototype_works.MODEL, like)
+    backbone = works.drawn(rng, prototype_works.MODEL, like)
     features = jax.eval_shape(prototype_works.FEATURES, backbone, x[0])
-    params = _drawn(rng, net, features)["params"]
+    params = works.drawn(rng, net, features)["params"]
     params["last_layer"] = prototypes.connections(owners, sizes.classes)
     y = rng.integers(sizes.classes, size=count, dtype=np.int32)
     setting = (
@@ -95,18 +102,6 @@ def load(sizes: Sizes, count: int) -> Case:
     )
     both = {"backbone": backbone, "head": params}
     return Case(net, both, jnp.asarray(x), jnp.asarray(y), setting)
-
-
-def _drawn(rng: np.random.Generator, model: Any, x: jax.ShapeDtypeStruct) -> Any:
-    """Random variables, without a program that draws them."""
-
-    def draw(leaf: jax.ShapeDtypeStruct) -> Array:
-        if leaf.ndim < 2:
-            return jnp.zeros(leaf.shape)
-        spread = np.sqrt(2 / np.prod(leaf.shape[:-1]))
-        return jnp.asarray(rng.normal(scale=spread, size=leaf.shape), jnp.float32)
-
-    return jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0), x))
 
 
 def head(sizes: Sizes, contest: Callable) -> Iterator[timing.Row]:

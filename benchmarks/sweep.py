@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks import fragility, timing, works
 from protojax import models
 from protojax.mechanisms import lowering
-from protojax.methods import activations, attacks, attributions, metrics
+from protojax.methods import activations, attacks, attributions, metrics, objectives
 from protojax.scale import report, sweeps
 
 Array = jax.Array
@@ -113,27 +113,27 @@ def attacked(
     fn = functools.partial(model.apply, weights)
     y = jnp.argmax(fn(x))
     smooth = activations.replace(fn, works.SMOOTH)
-
-    def explain(fn: Callable, z: Array) -> Array:
-        return attributions.heatmap(attributions.gradient(lambda z: fn(z)[y], z))
-
     found = attacks.top_k(
         fn,
-        functools.partial(explain, fn),
+        functools.partial(_explain, fn, y),
         x,
         k=k,
-        twin=functools.partial(explain, smooth),
+        twin=functools.partial(_explain, smooth, y),
         radius=radius,
         step_size=works.STEP_SIZE,
         steps=steps,
     )
-    a, b = explain(fn, x), explain(fn, found.x)
+    a, b = _explain(fn, y, x), _explain(fn, y, found.x)
     return {
         "overlap": metrics.top_k_intersection(a, b, k=k),
         "rank": metrics.rank_correlation(a, b),
         "center": metrics.center_shift(a, b),
         "stalled": found.stalled,
     }
+
+
+def _explain(fn: Callable, y: Any, x: Array) -> Array:
+    return attributions.heatmap(attributions.gradient(objectives.logit(fn, y), x))
 
 
 class Swept(NamedTuple):
@@ -318,12 +318,9 @@ def operations(model: Any, weights: Any, x: Array, k: int) -> float:
     fn = functools.partial(model.apply, weights)
     smooth = activations.replace(fn, works.SMOOTH)
 
-    def explain(fn: Callable, z: Array) -> Array:
-        return attributions.heatmap(attributions.gradient(lambda z: fn(z)[0], z))
-
     def step(z: Array) -> tuple[Array, Array]:
-        mask = metrics.top_k_mask(explain(fn, z), k=k)
-        return jax.grad(lambda z: jnp.sum(mask * explain(smooth, z)))(z), fn(z)
+        mask = metrics.top_k_mask(_explain(fn, 0, z), k=k)
+        return jax.grad(lambda z: jnp.sum(mask * _explain(smooth, 0, z)))(z), fn(z)
 
     cost = jax.jit(lowering.canonical(step)).lower(x).compile().cost_analysis()
     return float(cost["flops"])

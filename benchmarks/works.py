@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from protojax.mechanisms import ascent, lowering
 from protojax.methods import activations, attacks, attributions, metrics, objectives
@@ -135,3 +136,15 @@ def batched(fn: Callable) -> Callable:
         return jax.vmap(functools.partial(fn, variables))(*args)
 
     return batched
+
+
+def drawn(rng: np.random.Generator, model: Any, x: jax.ShapeDtypeStruct) -> Any:
+    """Random variables of a model, without a program that draws them."""
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> Array:
+        if leaf.ndim < 2:
+            return jnp.zeros(leaf.shape)
+        spread = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        return jnp.asarray(rng.normal(scale=spread, size=leaf.shape), jnp.float32)
+
+    return jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0), x))
