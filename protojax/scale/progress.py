@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,7 +20,11 @@ from types import FrameType
 _log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_LINE_EVERY = 10.0  # seconds between lines of progress in a log
+_FINISHING = (
+    b"\nfinishing the part in flight, or its compilation; again to leave at once\n"
+)
+_GRACE = 2.0  # seconds that Python has to act on a second signal itself
+_LEAST, _MOST = 10.0, 600.0  # seconds between lines of progress in a log
 
 
 @contextlib.contextmanager
@@ -28,6 +33,11 @@ def finishing(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
 
     The second signal acts at once, as if this were not here. Outside the main thread,
     where signals never arrive, nothing changes.
+
+    Python's handlers wait for a call to return, and a program is compiled in one that
+    may take minutes. So a thread listens, too: it says at once that the signal came,
+    and ends the process at the second one where Python cannot; an interpreter that
+    somebody works in is never ended.
 
     Args:
       folder: where the results are, for the message.
@@ -41,8 +51,6 @@ def finishing(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
         del frame
         came.append(number)
         restore()
-        # Not the logging or the terminal's buffer: either may be held just now.
-        os.write(2, b"\nfinishing the part in flight; again to leave at once\n")
 
     def stop() -> None:
         if came:
@@ -61,16 +69,51 @@ def finishing(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     try:
-        yield stop
+        with _listening() if ours else contextlib.nullcontext():
+            yield stop
     finally:
         restore()
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[None]:
+    """Have a thread told of signals by the system, whatever Python is doing."""
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    left = threading.Event()
+    thread = threading.Thread(target=_listen, args=(heard, left), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        signal.set_wakeup_fd(before)
+        told.close()  # which ends the thread
+        thread.join()
+        heard.close()
+
+
+def _listen(heard: socket.socket, left: threading.Event) -> None:
+    count = 0
+    while numbers := heard.recv(1):
+        if numbers[0] not in _SIGNALS:
+            continue
+        count += 1
+        if count == 1:
+            # Not the logging or the terminal's buffer: either may be held just now.
+            os.write(2, _FINISHING)
+        elif not (_is_interactive() or left.wait(_GRACE)):
+            os._exit(128 + numbers[0])  # what a shell gives for it
 
 
 @contextlib.contextmanager
 def bar(total: int, done: int, *, unit: str = "row") -> Iterator[Callable[[int], None]]:
     """Show how far a loop is, its rate and the time left.
 
-    A bar where tqdm is installed, else a line in the log every ten seconds.
+    A bar where somebody looks and tqdm is installed. Else lines in the log: the first
+    after ten seconds, then after a tenth of the time that has gone by, ten minutes at
+    most.
 
     Args:
       total: how much there is to do.
@@ -80,13 +123,13 @@ def bar(total: int, done: int, *, unit: str = "row") -> Iterator[Callable[[int],
     Yields:
       A function that says how much more is done.
     """
-    if importlib.util.find_spec("tqdm") is None:
+    looked_at = sys.stderr.isatty() or _is_interactive()
+    if not looked_at or importlib.util.find_spec("tqdm") is None:
         yield _lines(total, done, unit)
         return
     import tqdm
 
-    every = 0.2 if sys.stderr.isatty() else _LINE_EVERY
-    with tqdm.tqdm(total=total, initial=done, unit=unit, mininterval=every) as shown:
+    with tqdm.tqdm(total=total, initial=done, unit=unit, mininterval=0.2) as shown:
 
         def step(count: int) -> None:
             shown.update(count)
@@ -102,7 +145,8 @@ def _lines(total: int, done: int, unit: str) -> Callable[[int], None]:
         nonlocal done, said
         done += count
         now = time.monotonic()
-        if now - said < _LINE_EVERY and done < total:
+        wait = min(max(_LEAST, (now - begin) / 10), _MOST)
+        if now - said < wait and done < total:
             return
         said = now
         rate = (done - before) / max(now - begin, 1e-9)
@@ -110,3 +154,8 @@ def _lines(total: int, done: int, unit: str) -> Callable[[int], None]:
         _log.info("%d of %d, %.3g %ss/s, %.0f s left", done, total, rate, unit, left)
 
     return step
+
+
+def _is_interactive() -> bool:
+    """Whether somebody types into this interpreter, a notebook's included."""
+    return hasattr(sys, "ps1")

@@ -1,6 +1,10 @@
 import importlib.util
+import itertools
 import logging
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -39,7 +43,26 @@ def test_without_tqdm_progress_is_a_line_with_rate_and_time_left(
     ]
 
 
-def test_with_tqdm_the_bar_starts_where_the_last_run_left(capsys):
+def test_lines_of_a_long_run_become_rare(without_tqdm, monkeypatch, caplog):
+    """Ten hours are 45 growing steps, and then one every ten minutes."""
+    del without_tqdm
+    now = itertools.chain([0.0], range(36_000))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with caplog.at_level(logging.INFO, "protojax"), progress.bar(36_001, 0) as step:
+        for _ in range(36_000):
+            step(1)
+    assert 60 < len(caplog.records) < 110
+
+
+def test_a_file_gets_lines_and_no_bar(monkeypatch, capsys, caplog):
+    monkeypatch.delattr(sys, "ps1", raising=False)
+    with caplog.at_level(logging.INFO, "protojax"), progress.bar(10, 4) as step:
+        step(6)
+    assert capsys.readouterr().err == "" and "10 of 10" in caplog.text
+
+
+def test_with_tqdm_the_bar_starts_where_the_last_run_left(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with progress.bar(10, 4, unit="image") as step:
         step(6)
     text = capsys.readouterr().err
@@ -55,6 +78,29 @@ def test_a_second_signal_acts_at_once(tmp_path):
         ask()
     signal.signal(signal.SIGINT, before)
     assert "left after" not in str(stop.value)
+
+
+BUSY = """
+import hashlib, pathlib
+from protojax.scale import progress
+with progress.finishing(pathlib.Path("here")):
+    print("begun", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # no handler runs before it returns
+"""
+
+
+def test_a_signal_is_heard_while_python_waits_for_a_compiler():
+    command = [sys.executable, "-c", BUSY]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "\n"
+        assert "finishing the part in flight, or its comp" in process.stderr.readline()
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 128 + signal.SIGINT
+    assert time.monotonic() - begin < 30  # of minutes that it would take
 
 
 def test_nothing_is_raised_without_a_signal(tmp_path):
