@@ -129,7 +129,8 @@ def write(
     found = {"rows": count, "nulls": nulls, "run_seconds": seconds}
     facts = {**facts, "setting": dict(setting), **found}
     table = pa.table(arrays).replace_schema_metadata({"protojax": json.dumps(facts)})
-    storage.write(target, functools.partial(pq.write_table, table))
+    save = functools.partial(pq.write_table, table, write_page_checksum=True)
+    storage.write(target, save)
 
 
 def _storable(values: np.ndarray) -> np.ndarray:
@@ -137,6 +138,26 @@ def _storable(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "biu" or values.dtype in (np.float32, np.float64):
         return values
     return values.astype(np.float32)
+
+
+def read(part: pathlib.Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a part.
+
+    Args:
+      part: a part that `sweeps.run` wrote.
+      columns: which; all if None.
+
+    Returns:
+      The table.
+
+    Raises:
+      ValueError: the file cannot be read, or is not what was written.
+    """
+    try:
+        with part.open("rb") as file:
+            return pq.read_table(file, columns=columns, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(part, error) from error
 
 
 def metadata(part: pathlib.Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Files that are whole or absent, folders that hold one configuration.
 
 What a killed, full or shared machine may do to results is dealt with here, once: a
-file is written under another name and renamed when it is complete, a folder says what
-it was made with and refuses anything else, and is filled by one process at a time.
+file is written under a name that no other process has and renamed when it is complete,
+a folder says what it was made with and refuses anything else, and one that must be
+filled by one process at a time is locked.
 """
 
 import contextlib
@@ -13,12 +14,12 @@ import json
 import logging
 import os
 import pathlib
+import socket
 import subprocess
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-import jax
 from etils import epath
 
 import protojax
@@ -43,7 +44,9 @@ def place(folder: str | os.PathLike[str]) -> pathlib.Path:
     PosixGPath('gs://bucket/runs')
     """
     path = epath.Path(folder)
-    return typing.cast(pathlib.Path, path) if is_bucket(path) else pathlib.Path(folder)
+    if is_bucket(path):
+        return typing.cast(pathlib.Path, path)
+    return pathlib.Path(folder).expanduser()
 
 
 def is_bucket(path: os.PathLike[str]) -> bool:
@@ -70,11 +73,31 @@ def listed(folder: pathlib.Path, pattern: str) -> set[pathlib.Path]:
     """
     if not is_bucket(folder):
         return set(folder.glob(pattern))
-    import fsspec  # which keeps lists of buckets, unless it is told not to
-
-    bucket, root = fsspec.url_to_fs(os.fspath(folder), use_listings_cache=False)
+    bucket, root = _bucket(folder)
     found = bucket.glob(f"{root}/{pattern}")
     return {folder / pathlib.PurePosixPath(path).name for path in found}
+
+
+def is_there(path: pathlib.Path) -> bool:
+    """Whether a file is there now, whoever put it there.
+
+    Args:
+      path: from `place`, or in one.
+
+    Returns:
+      True if it is.
+    """
+    if not is_bucket(path):
+        return path.exists()
+    bucket, name = _bucket(path)
+    return bool(bucket.exists(name))
+
+
+def _bucket(path: pathlib.Path) -> tuple[Any, str]:
+    """What speaks with a bucket, which keeps lists of it unless it is told not to."""
+    import fsspec
+
+    return fsspec.url_to_fs(os.fspath(path), use_listings_cache=False)
 
 
 def write(path: pathlib.Path, save: Callable[[BinaryIO], Any]) -> None:
@@ -95,14 +118,14 @@ def write(path: pathlib.Path, save: Callable[[BinaryIO], Any]) -> None:
     ...     path.read_text()
     'whole'
     """
-    if is_bucket(path):  # an object is there when all of it is
-        contents = io.BytesIO()
-        save(contents)
-        path.write_bytes(contents.getvalue())
-        return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_and_rename(path, save)
+        if is_bucket(path):  # an object is there when all of it is
+            contents = io.BytesIO()
+            save(contents)
+            path.write_bytes(contents.getvalue())
+        else:
+            _make(path.parent)
+            _write_and_rename(path, save)
     except OSError as error:
         raise OSError(
             error.errno,
@@ -112,9 +135,9 @@ def write(path: pathlib.Path, save: Callable[[BinaryIO], Any]) -> None:
 
 
 def _write_and_rename(path: pathlib.Path, save: Callable[[BinaryIO], Any]) -> None:
-    # One temporary name per file and process: what a killed process left is overwritten
-    # by the next try. The dot hides it from pandas, polars and DuckDB.
-    partial = path.with_name(f".{path.name}.{jax.process_index()}.tmp")
+    # A name that nobody else writes to, even if the same command runs twice. The dot
+    # hides it from pandas, polars and DuckDB.
+    partial = path.with_name(f".{path.name}~{_host()}~{os.getpid()}.tmp")
     try:
         with open(partial, "wb") as file:
             save(file)
@@ -124,6 +147,53 @@ def _write_and_rename(path: pathlib.Path, save: Callable[[BinaryIO], Any]) -> No
     finally:
         partial.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def tidy(folder: pathlib.Path) -> None:
+    """Remove the unfinished files of processes of this machine that are gone.
+
+    Args:
+      folder: whose files, not those of folders in it; it need not be there.
+
+    >>> import subprocess, sys, tempfile
+    >>> gone = subprocess.Popen([sys.executable, "-c", ""])
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     for pid in (gone.pid, os.getpid()):
+    ...         name = f".part.parquet~{_host()}~{pid}.tmp"
+    ...         _ = pathlib.Path(home, name).write_bytes(b"half")
+    ...     _ = gone.wait()
+    ...     tidy(pathlib.Path(home))
+    ...     [str(os.getpid()) in name for name in os.listdir(home)]
+    [True]
+    """
+    if is_bucket(folder):
+        return
+    for partial in folder.glob(f".*~{_host()}~*.tmp"):
+        if not _is_running(int(partial.stem.rpartition("~")[2])):
+            partial.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return socket.gethostname()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # of another user
+    return True
+
+
+def _make(folder: pathlib.Path) -> None:
+    """Make a folder and those above it, so that a power failure leaves them there."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

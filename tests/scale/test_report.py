@@ -1,8 +1,11 @@
 import math
+import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import scipy.stats
 
@@ -41,7 +44,7 @@ def test_rows_come_in_the_order_of_settings_then_chunks(folder):
         for radius in (0.2, 0.1)
         for ident in range(3)
     ]
-    assert report.read(folder.parent / "rows?", folder) == rows * 2
+    assert report.read(folder.parent / "rows?", folder) == rows  # each once
 
 
 def test_kept_arrays_come_with_their_setting(folder):
@@ -69,6 +72,45 @@ def test_folders_without_rows_and_damaged_parts_are_named(tmp_path):
     storage.write_bytes(tmp_path / "rows" / "a.parquet", b"PAR1 no more")
     with pytest.raises(ValueError, match="a.parquet cannot be read.*Delete it"):
         report.read(tmp_path)
+
+
+@pytest.fixture
+def copied(folder, tmp_path):
+    return pathlib.Path(shutil.copytree(folder, tmp_path / "copied"))
+
+
+def test_a_bit_that_turned_in_the_rows_is_told(copied):
+    part = min((copied / "rows").iterdir())
+    whole, before = part.read_bytes(), report.read(copied)
+    data = len(whole) - pq.read_metadata(part).serialized_size - 8
+    told = 0
+    for place in range(4, data, 31):
+        flipped = bytes([whole[place] ^ 1])
+        part.write_bytes(whole[:place] + flipped + whole[place + 1 :])
+        try:
+            assert report.read(copied) == before  # nothing that matters
+        except ValueError as error:
+            assert f"{part.name} cannot be read" in str(error)
+            told += 1
+    assert told > data / 31 / 2
+
+
+def test_arrays_that_are_damaged_or_gone_are_told_with_the_remedy(copied):
+    file = min((copied / "arrays").iterdir())
+    for damage in (lambda: file.write_bytes(file.read_bytes()[:-30]), file.unlink):
+        damage()
+        message = f"{file.name} cannot be read.*Delete .*{file.stem}.parquet, too"
+        with pytest.raises(ValueError, match=message):
+            report.arrays(copied)
+
+
+def test_rows_of_two_sweeps_in_one_folder_are_refused(copied):
+    other = lambda weights, x, key: {"overlap": x}  # noqa: ARG005
+    sweeps.run(other, (), [{}], jnp.ones(1), copied / "other", key=jax.random.key(0))
+    (part,) = (copied / "other/rows").iterdir()
+    part.rename(copied / "rows" / part.name)
+    with pytest.raises(ValueError, match="holds rows of two sweeps: .* Move those"):
+        report.read(copied)
 
 
 def test_stalled_rows_and_nulls_are_left_out_and_counted(folder):

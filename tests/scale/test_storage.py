@@ -1,6 +1,7 @@
 import fcntl
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -59,6 +60,22 @@ def test_who_comes_second_waits_and_says_so(tmp_path, caplog):
         raise ZeroDivisionError
     other.join()
     assert order == ["first", "second"]
+
+
+def test_who_writes_the_same_file_at_once_leaves_a_whole_one(tmp_path, monkeypatch):
+    """The same command twice: one is amid a file when the other writes all of it."""
+    path, ours = tmp_path / "part", os.getpid()
+
+    def first(file):
+        file.write(b"half")
+        monkeypatch.setattr(os, "getpid", lambda: ours + 1)
+        storage.write_bytes(path, b"whole")
+        assert path.read_bytes() == b"whole"
+        file.write(b" and half")
+
+    storage.write(path, first)
+    assert path.read_bytes() == b"half and half"
+    assert os.listdir(tmp_path) == ["part"]
 
 
 class Bucket(memory.MemoryFileSystem):

@@ -237,6 +237,24 @@ def test_parts_without_their_config_still_refuse_another_sweep(tmp_path):
         sweeps.run(*arguments, key=jax.random.key(8))
 
 
+def test_a_sweep_that_another_one_took_the_folder_from_writes_nothing(
+    tmp_path, monkeypatch
+):
+    """Of two that begin at once, until one has a part, the last has the folder."""
+    knobs = {"settings": sweeps.grid(radius=[0.1]), "folder": tmp_path, "key": KEY}
+    usual = fitting.fitted
+
+    def fitted(*args):
+        storage.claim(tmp_path, "sweep", {**storage.config(tmp_path)["sweep"]} | new)
+        return usual(*args)
+
+    new = {"chunk": 4}
+    monkeypatch.setattr(fitting, "fitted", fitted)
+    with pytest.raises(ValueError, match=r"`chunk` \(4 there, 3 here\)"):
+        sweeps.run(one, WEIGHTS, examples=examples(), chunk=3, **knobs)
+    assert not (tmp_path / "rows").exists()
+
+
 def test_a_damaged_part_is_named_with_the_remedy(tmp_path):
     arguments = (one, WEIGHTS, sweeps.grid(radius=[0.1]), examples(), tmp_path)
     sweeps.run(*arguments, key=KEY)

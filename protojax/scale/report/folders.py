@@ -4,12 +4,11 @@ import glob
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from protojax.scale import rows as parts
 from protojax.scale import storage
@@ -37,7 +36,8 @@ def read(*patterns: str | os.PathLike[str]) -> list[dict[str, Any]]:
     ...     [row["sum"] for row in read(out)]
     [2.0, 2.0, 2.0]
     """
-    return [row for part in _parts(patterns) for row in _table(part).to_pylist()]
+    found = (parts.read(path) for path, _ in _parts(patterns))
+    return [row for table in found for row in table.to_pylist()]
 
 
 def folders(*patterns: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -48,7 +48,7 @@ def folders(*patterns: str | os.PathLike[str]) -> list[pathlib.Path]:
         last part of the address.
 
     Returns:
-      The folders, those of a pattern in alphabetical order.
+      The folders, each once, those of a pattern in alphabetical order.
 
     Raises:
       ValueError: there is none.
@@ -62,13 +62,16 @@ def folders(*patterns: str | os.PathLike[str]) -> list[pathlib.Path]:
     for each in patterns:
         pattern = storage.place(each)
         if storage.is_bucket(pattern):
-            matches = sorted(pattern.parent.glob(pattern.name))
+            matches = sorted(storage.listed(pattern.parent, pattern.name))
         else:
             matches = [pathlib.Path(m) for m in sorted(glob.glob(str(pattern)))]
         if not matches:
             raise ValueError(f"no folder {each}: pass one that a sweep wrote")
         found += matches
-    return found
+    once: dict[str, pathlib.Path] = {}
+    for path in found:
+        once.setdefault(os.path.realpath(path), path)
+    return list(once.values())
 
 
 def arrays(*patterns: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -90,15 +93,11 @@ def arrays(*patterns: str | os.PathLike[str]) -> list[dict[str, Any]]:
     [(1, [2.0, 2.0])]
     """
     found = []
-    for part in _parts(patterns):
-        path = part.parents[1] / "arrays" / f"{part.stem}.npz"
-        if path.exists():
-            with path.open("rb") as raw, np.load(raw) as file:
-                kept = dict(file)
-            setting = json.loads(str(kept.pop("setting")))
-            for number, ident in enumerate(kept.pop("id").tolist()):
-                values = {name: value[number] for name, value in kept.items()}
-                found.append({"id": ident, **setting, **values})
+    for part, facts in _parts(patterns):
+        kept = _kept(part, facts)
+        for number, ident in enumerate(kept.pop("id", [])):
+            values = {name: value[number] for name, value in kept.items()}
+            found.append({"id": int(ident), **facts["setting"], **values})
     return found
 
 
@@ -121,7 +120,7 @@ def provenance(*patterns: str | os.PathLike[str]) -> dict[str, Any]:
     ...     provenance(out)["rows"]
     3
     """
-    made = [parts.metadata(part) for part in _parts(patterns)]
+    made = [facts for _, facts in _parts(patterns)]
     config = [facts["config"] for facts in made]
     nulls: dict[str, int] = {}
     for facts in made:
@@ -148,21 +147,43 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     return list(seen.values())
 
 
-def _parts(patterns: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
-    found: list[tuple[int, int, int, pathlib.Path]] = []
-    for number, folder in enumerate(folders(*patterns)):
-        paths = list((folder / "rows").glob("*.parquet"))
-        if not paths:
-            raise ValueError(f"no rows in {folder}: pass the folder given as `--out`")
-        for path in paths:
-            facts = parts.metadata(path)
-            found.append((number, facts["position"], facts["chunk"], path))
-    return [path for *_, path in sorted(found)]
+Part = tuple[pathlib.Path, dict[str, Any]]
 
 
-def _table(part: pathlib.Path) -> pa.Table:
+def _parts(patterns: Sequence[str | os.PathLike[str]]) -> list[Part]:
+    """Parts with what they say of their making, folder by folder."""
+    return [part for folder in folders(*patterns) for part in _of(folder)]
+
+
+def _of(folder: pathlib.Path) -> list[Part]:
+    """The parts of a folder, in the order of settings, then chunks."""
+    paths = sorted(storage.listed(folder / "rows", "*.parquet"))
+    if not paths:
+        raise ValueError(f"no rows in {folder}: pass the folder given as `--out`")
+    found = [(path, parts.metadata(path)) for path in paths]
+    first = found[0][1]["config"]["sweep"]
+    for path, facts in found:
+        sweep = facts["config"]["sweep"]
+        if differing := sorted(k for k in first if first[k] != sweep.get(k)):
+            raise ValueError(
+                f"{folder} holds rows of two sweeps: {paths[0].name} and {path.name} "
+                f"differ in `{differing[0]}`. Move those of one elsewhere"
+            )
+    return sorted(found, key=lambda part: (part[1]["position"], part[1]["chunk"]))
+
+
+def _kept(part: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays beside a part; none where none of its examples was to be kept."""
+    path = part.parents[1] / "arrays" / f"{part.stem}.npz"
+    wanted = facts["config"]["sweep"]["keep"]
+    if not wanted or not set(wanted) & set(parts.read(part, ["id"])["id"].to_pylist()):
+        return {}
     try:
-        with part.open("rb") as file:
-            return pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise parts.unreadable(part, error) from error
+        with path.open("rb") as raw, np.load(raw) as file:
+            return {name: file[name] for name in file if name != "setting"}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): it was damaged or removed after it was "
+            f"written. Delete {part}, too, and run the same command again: only "
+            "these are computed anew"
+        ) from error

@@ -113,6 +113,8 @@ def run(
     source = streams.source(one, weights, examples, key, recorded, keep, devices)
     identity = streams.identified(source)
     config = storage.claim(folder, "sweep", identity)
+    for place in (folder, folder / "rows", folder / "arrays"):
+        storage.tidy(place)
     calls, there = _calls(folder, table, source), _there(folder)
     rows.check([call.part for call in calls if call.part in there], identity)
     me = {"index": jax.process_index(), "count": jax.process_count()}
@@ -218,7 +220,7 @@ def _fill(sweep: _Sweep, calls: Sequence[_Call], stop: Callable[[], None]) -> fl
         begin = time.monotonic()
         for program, batches, call in _prepared(sweep, todo):
             stop()
-            if jax.process_count() == 1 or call.part not in _there(sweep.folder):
+            if not storage.is_there(call.part):  # another process may have done it
                 result = programs.evaluate(source, program, call.setting, batches)
                 _write(sweep, call, result, program.seconds)
             step(_size(source, call))
@@ -247,7 +249,13 @@ def _prepared(
 def _write(
     sweep: _Sweep, call: _Call, result: programs.Evaluation, compile_seconds: float
 ) -> None:
-    """Arrays first: where the part is, its arrays are."""
+    """Arrays first: where the part is, its arrays are.
+
+    A folder without parts may be claimed by another sweep while this one compiles.
+    """
+    claimed, ours = storage.config(sweep.folder), sweep.facts["config"]["sweep"]
+    path = sweep.folder / "config.json"
+    storage.refuse(path, claimed.get("sweep", ours), ours)
     if result.kept.size:
         named: dict[str, Any] = {
             "id": result.kept,
