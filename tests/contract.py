@@ -5,6 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
@@ -85,6 +86,10 @@ NETS = {
     "partial": partial,
     "transformer": transformer,
 }
+SLOW = {"partial", "transformer"}
+"""Their programs take longest to compile: `make test-slow` runs them."""
+
+KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in NETS]
 
 
 @functools.cache

@@ -46,7 +46,7 @@ NOT_FOR = {  # the transformer: it has no ReLU, and tokens in place of a feature
 }
 
 
-@pytest.fixture(params=contract.NETS)
+@pytest.fixture(params=contract.KINDS)
 def net(request):
     return request.param, contract.built(request.param)
 

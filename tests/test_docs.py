@@ -20,9 +20,11 @@ from protojax import models
 ROOT = pathlib.Path(__file__).parents[1]
 LONG = {
     "howto.md",
+    "influence.md",
     "prototype_generation.md",
     "protopnet.md",
     "this_looks_like_that.md",
+    "xnn.md",
 }
 """Pages whose programs take longest: `make test-slow` runs them."""
 

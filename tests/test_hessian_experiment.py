@@ -210,6 +210,7 @@ def pretended(one):
     return fake
 
 
+@pytest.mark.slow
 def test_a_run_reports_on_all_questions_and_resumes(seen, monkeypatch, tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (6, 4, 4, 3), np.uint8)
     logits = jax.vmap(lambda x: network(seen.weights, x))(jnp.float32(pixels / 255))

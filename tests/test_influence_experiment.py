@@ -196,6 +196,7 @@ def test_the_folder_of_real_data_may_be_named(monkeypatch, tmp_path):
     assert networks.expand("parts:5") == "parts:5"
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_a_last_layer_on_resnet_tells_cats_from_dogs(data_folder, monkeypatch):
     """Trained on 60 of CIFAR-10; influences agree with leaving each tenth out."""

@@ -176,6 +176,7 @@ def test_the_most_similar_prototypes_in_both_orders():
     ]
 
 
+@pytest.mark.slow
 def test_a_run_reports_on_every_training_and_resumes(setup, monkeypatch, tmp_path):
     monkeypatch.setattr(protopnet_setup, "set_up", lambda _: setup)
     monkeypatch.setattr(

@@ -179,6 +179,7 @@ def test_what_is_left_after_pruning_is_a_network_of_its_own(whole):
     assert trained.weights[0]["head"]["last_layer"].shape == (kept, 3)
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_looked_at_and_reported(config, whole, tmp_path):
     setup, trained, *_ = whole
     few = dataclasses.replace(config, attacked=4)

@@ -321,6 +321,7 @@ def test_a_mask_is_outlined_from_outside():
     assert found == [[0, 2], [0, 3], [1, 1], [1, 4], [2, 2], [2, 3]]
 
 
+@pytest.mark.slow
 def test_a_run_reports_both_protocols_and_resumes(setup, monkeypatch, tmp_path):
     both = ("standard", "adversarial")
     config = dataclasses.replace(CONFIG, trained=both, attacks=("search",))
