@@ -5,12 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from protojax import activations, attributions
-
-equinox = pytest.importorskip("equinox")
+from tests import dialects
 
 KEY = jax.random.key(0)
 X = jax.random.uniform(jax.random.key(1), (12, 12, 3))
@@ -45,25 +43,6 @@ class Transformer(nn.Module):
         return nn.softmax(nn.Dense(3)(h.max(0)))
 
 
-class Nnx(nnx.Module):
-    def __init__(self):
-        rngs = nnx.Rngs(0)
-        self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
-        self.head = nnx.Linear(4, 3, rngs=rngs)
-
-    def __call__(self, x):
-        return self.head(nnx.relu(self.conv(x[None]))[0].mean((0, 1)))
-
-
-class Equinox(equinox.Module):
-    conv: equinox.nn.Conv2d
-    head: equinox.nn.Linear
-
-    def __call__(self, x):
-        h = jax.nn.relu(self.conv(x.transpose(2, 0, 1)))
-        return self.head(h.mean((1, 2)))
-
-
 def perturbed(variables):
     """Move biases and statistics away from zero and one."""
     leaves, structure = jax.tree.flatten(variables)
@@ -76,11 +55,6 @@ def linen(kind):
     module = kind()
     variables = jax.jit(lambda key: perturbed(module.init(key, X)))(KEY)
     return functools.partial(module.apply, variables)
-
-
-def eqx():
-    a, b = jax.random.split(KEY)
-    return Equinox(equinox.nn.Conv2d(3, 4, 3, key=a), equinox.nn.Linear(4, 3, key=b))
 
 
 def partial():
@@ -98,8 +72,8 @@ NETS = {
     "plain": lambda: plain,
     "linen": lambda: linen(Residual),
     "partial": partial,
-    "nnx": Nnx,
-    "equinox": eqx,
+    "nnx": dialects.Nnx,
+    "equinox": dialects.in_equinox,
     "transformer": lambda: linen(Transformer),
 }
 
