@@ -1,5 +1,6 @@
 """What the pages say: their code runs, their links lead somewhere."""
 
+import codeop
 import importlib.util
 import pathlib
 import re
@@ -102,6 +103,20 @@ def test_the_code_of_a_page_runs(page):
         assert fn(weights, np.zeros((64, 64, 3), np.float32)).shape == (2,)
     if missing:
         pytest.skip(f"blocks were left out that need {', '.join(sorted(missing))}")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_code_for_a_beginner_may_be_typed_line_by_line(page):
+    """An empty line ends a function where Python is asked to read line by line."""
+    for start, code, _ in blocks(ROOT / page):
+        if "# my/module.py" in code:
+            continue
+        pending = []
+        for number, line in enumerate([*code.splitlines(), ""], start):
+            pending.append(line)
+            if codeop.compile_command("\n".join(pending), f"{page}, {number}"):
+                pending.clear()
+        assert not pending, (page, start)
 
 
 def test_the_network_of_the_readme_can_be_named_on_the_command_line(reader):
