@@ -1,4 +1,4 @@
-"""Cases of attacks and of the curvature behind them."""
+"""Cases of attacks."""
 
 import functools
 
@@ -17,13 +17,10 @@ SIGNATURES = {
     "top_k_attack": "(fn, twin, x, k, radius, step, steps) -> []: the largest of minus "
     "the saliency on the first k, of the class predicted, over iterates that keep it; "
     "signs of the twin's gradients, inside of [0, 1]",
-    "input_hessian": "(score, x) -> [n, n]",
 }
 
-ROUNDING = "float32 rounding"
 _TO_DIGITS = "the digits that were written down"
 _PGD = "Captum tests/robust/test_PGD.py"
-_CLOSED = "closed form"
 
 
 def _climb(name, x, expected, source=_PGD, **knobs):
@@ -38,12 +35,6 @@ def _signed(ops, x, *, target, sign):
     return sign * networks.log_unit(ops, x, target)
 
 
-def _score(ops, x, fn):
-    return fn(ops, x)[..., 0]
-
-
-RELU = functools.partial(_score, fn=networks.golden_relu)
-SMOOTH = functools.partial(_score, fn=networks.golden_smooth)
 _MAP = [
     *(0.132964, 0.112919, 0.033023, 0.001533, 0.001732, 0.034508, 0.114779, 0.131469),
     *(0.004187, 0.134354, 0.111026, 0.031573, 0.001350, 0.001950, 0.036030, 0.116603),
@@ -65,40 +56,6 @@ def _attacked(name, steps, expected):
     knobs = {"k": 4, "radius": 0.05, "step": 0.01, "steps": steps}
     networks_of = {"fn": networks.golden_relu, "twin": networks.golden_smooth}
     return _golden(name, "top_k_attack", expected, **networks_of, **knobs)
-
-
-def _bent(name, score, x, expected, precision="float64"):
-    given = {"score": score, "x": x}
-    return Case(
-        name, "input_hessian", given, expected, 1e-9, "float64", _CLOSED, precision
-    )
-
-
-def _rosenbrock(ops, x, alpha):
-    del ops
-    return (1 - x[..., 0]) ** 2 + alpha * (x[..., 1] - x[..., 0] ** 2) ** 2
-
-
-def _banana(name, alpha, x, y):
-    score = functools.partial(_rosenbrock, alpha=alpha)
-    corner = 2 - 4 * alpha * (y - 3 * x**2)
-    expected = [[corner, -4 * alpha * x], [-4 * alpha * x, 2 * alpha]]
-    return _bent(name, score, [x, y], expected)
-
-
-def _sines(ops, x):
-    return ops.total(ops.sin(x), 1)
-
-
-def _neuron(ops, x):
-    z = x @ ops.array([1, -2, 0.5])
-    return ops.softplus(z, 1.0)
-
-
-def _neuron_hessian():
-    w, x = np.array([1, -2, 0.5]), np.array([0.3, 0.1, -0.4])
-    s = 1 / (1 + np.exp(-w @ x))
-    return s * (1 - s) * np.outer(w, w)
 
 
 CASES = [
@@ -140,13 +97,6 @@ CASES = [
         step=0.1,
         steps=1,
     ),
-    _banana("C7.1", 1.0, 1.0, 1.0),
-    _banana("C7.2", 1.0, 2.5, 0.8),
-    _banana("C7.3", 100.0, 1.0, 1.0),
-    _banana("C7.4", 100.0, 2.5, 0.8),
-    _bent("C8", _sines, [-0.3, -1.2, 2.0], np.diag(-np.sin([-0.3, -1.2, 2.0]))),
-    _bent("fragility-9.1.1", _neuron, [0.3, 0.1, -0.4], _neuron_hessian()),
-    _bent("fragility-9.1.2", RELU, networks.GOLDEN, np.zeros((16, 16))),
     _golden(
         *("fragility-9.5.1", "logits", [0.70160706, 0.18602592, -0.21831679]),
         fn=networks.golden_relu,
@@ -155,10 +105,10 @@ CASES = [
         *("fragility-9.5.2", "logits", [0.32251585, 0.18850303, -0.30035607]),
         fn=networks.golden_smooth,
     ),
-    _golden("fragility-9.5.3", "saliency", _MAP, score=RELU),
+    _golden("fragility-9.5.3", "saliency", _MAP, score=networks.golden_relu_score),
     _golden(
         *("fragility-9.5.4", "top_k_slope", _SLOPE),
-        score=SMOOTH,
+        score=networks.golden_smooth_score,
         before=np.array(_MAP),
         k=4,
     ),

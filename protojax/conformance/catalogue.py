@@ -1,9 +1,16 @@
 """All cases, and what they ask for."""
 
-from protojax.conformance import attacks, attributions, codes, metrics, prototypes
+from protojax.conformance import (
+    attacks,
+    attributions,
+    codes,
+    curvature,
+    metrics,
+    prototypes,
+)
 from protojax.conformance.cases import Case
 
-_FAMILIES = attributions, attacks, metrics, prototypes, codes
+_FAMILIES = attributions, attacks, curvature, metrics, prototypes, codes
 
 CASES: tuple[Case, ...] = tuple(case for family in _FAMILIES for case in family.CASES)
 """All cases."""

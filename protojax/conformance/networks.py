@@ -143,5 +143,15 @@ def golden_smooth(ops, x):
     return golden(ops, x, lambda z: ops.softplus(z, 4.0))
 
 
+def golden_relu_score(ops, x):
+    """Its first logit."""
+    return golden_relu(ops, x)[..., 0]
+
+
+def golden_smooth_score(ops, x):
+    """The first logit of its twin."""
+    return golden_smooth(ops, x)[..., 0]
+
+
 GOLDEN = 0.5 + 0.5 * np.sin(0.3 * np.arange(16.0))
 """The image of the golden network, 4 x 4, row after row."""

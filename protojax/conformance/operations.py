@@ -11,13 +11,13 @@ from jax.ad_checkpoint import checkpoint_name
 class Operations(NamedTuple):
     """The operations by which cases say what their networks and scores are.
 
-    Arrays also take `+`, `-`, `*`, `**`, `@` and indexing. Functions of cases work on
-    the last axes, so that any number of axes for examples may stand before them.
+    Arrays also take `+`, `-`, `*`, `/`, `**`, `@` and indexing. Functions of cases work
+    on the last axes, so that any number of axes for examples may stand before them.
 
     Attributes:
       array: numbers in nested lists, or a NumPy array -> an array.
-      relu, sin, log, absolute: elementwise, `z -> z`. Where a library explains modules,
-        each call of `relu` is to be a module of its own.
+      relu, sin, exp, log, absolute: elementwise, `z -> z`. Where a library explains
+        modules, each call of `relu` is to be a module of its own.
       softplus: `(z, beta) -> log(1 + exp(beta z)) / beta`.
       total: `(h, axes) ->` the sum over the last so many axes.
       largest: `[..., n] -> [..., 1]`, as max pooling does it.
@@ -28,6 +28,7 @@ class Operations(NamedTuple):
     array: Callable[[Any], Any]
     relu: Callable[[Any], Any]
     sin: Callable[[Any], Any]
+    exp: Callable[[Any], Any]
     log: Callable[[Any], Any]
     absolute: Callable[[Any], Any]
     softplus: Callable[[Any, float], Any]
@@ -63,6 +64,7 @@ JAX = Operations(
     array=lambda values: jnp.asarray(values, float),
     relu=jax.nn.relu,
     sin=jnp.sin,
+    exp=jnp.exp,
     log=jnp.log,
     absolute=jnp.abs,
     softplus=_softplus,

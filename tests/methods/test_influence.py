@@ -50,21 +50,6 @@ def by_gradients(loss, params, train, test, **knobs):
     return influence.of_training(loss, params, train, test, inverse, batch_size=16)
 
 
-@pytest.mark.parametrize("damping", [0.0, 0.1])
-def test_peers_d1_d5_ridge_regression_has_the_closed_form(damping):
-    train, test = regression()
-    w, hessian = ridge(train, damping)
-    left, left_test = train["x"] @ w - train["y"], test["x"] @ w - test["y"]
-    expected = left_test * left * (train["x"] @ np.linalg.solve(hessian, test["x"]))
-    found = by_gradients(
-        squares, *as_float32((w, train, test)), damping=damping, steps=20
-    )
-    # Single precision: a relative residual of 1e-6 times a condition below 10.
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(found.values, expected, atol=2e-5 * scale)
-    assert found.converged and found.residual <= 1e-6
-
-
 def test_fragility_9_8_leaving_out_is_the_influence_but_for_the_leverage():
     """Sherman and Morrison: the exact step is the first-order one over 1 - h."""
     train, test = regression()

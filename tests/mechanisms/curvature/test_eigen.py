@@ -179,47 +179,14 @@ def test_equal_eigenvalues_are_no_special_case(diagonal):
 
 
 @X64
-def test_peers_c5_a_sigmoid_neuron_has_one_eigenpair():
-    weights, x = np.random.default_rng(0).normal(size=(2, SIZE)) / 2
-    values, vectors, _, _ = all_pairs(network(0, [weights], [1], sigmoid=1.0), x)
-    s = 1 / (1 + np.exp(-weights @ x))
-    expected = s * (1 - s) * (1 - 2 * s) * weights @ weights
-    np.testing.assert_allclose(values, [expected, *(SIZE - 1) * [0]], atol=1e-12)
-    cosine = abs(vectors[0] @ weights) / np.linalg.norm(weights)
-    assert cosine == pytest.approx(1, abs=1e-10)
-
-
-@X64
-def test_fragility_9_1_a_neuron_and_two_orthogonal_units():
-    neuron = network(0, [[1.0, -2.0, 0.5]], [1.0], sigmoid=1.0)
-    values, _, _, gradient = all_pairs(neuron, [0.3, 0.1, -0.4])
-    assert values[0] == pytest.approx(0.06540671, abs=1e-8)
-    expected = [0.24937604, -0.49875208, 0.12468802]
-    np.testing.assert_allclose(gradient[:3], expected, atol=1e-8)
-
-    units = network(0, [[3.0, 0, 0, 0], [0, 2.0, 0, 0]], [1.0, -1.5])
-    values, vectors, _, gradient = all_pairs(units, [0.2, -0.1, 0.7, 0.4])
-    np.testing.assert_allclose(values[:3], [2.05905816, -1.48509944, 0], atol=1e-8)
-    np.testing.assert_allclose(gradient[:2], [1.93696892, -1.35049801], atol=1e-8)
-    cosine = abs(gradient @ vectors[0]) / np.linalg.norm(gradient)
-    assert cosine == pytest.approx(0.82030094, abs=1e-8)
-
-
-@X64
-def test_fragility_9_5_the_spectrum_of_the_golden_network():
+def test_fragility_9_5_steps_along_the_first_eigenvector_of_the_golden_network():
     unit, pixel = np.arange(8.0), np.arange(16.0)
     x = 0.5 + 0.5 * np.sin(0.3 * pixel)
     first = np.sin(0.7 * (unit[:, None] + 1) * (pixel + 1))
     second = np.cos(0.5 * (unit + 1))
     golden = network(0, first, second, 0.1 * np.cos(unit), beta=4.0)
     values, vectors, _, gradient = all_pairs(golden, x)
-    expected = [-10.37614456, -7.60456617, -3.92127351, -0.86337569]
-    expected += [0.17642967, 0.12645296, -0.04121524, 0.01300874]
-    np.testing.assert_allclose(values, expected + 8 * [0], atol=1e-8)
-    length = np.linalg.norm(gradient)
-    assert length == pytest.approx(3.42653294, abs=1e-8)
-    cosine = abs(gradient @ vectors[0]) / length
-    assert cosine == pytest.approx(0.04948924, abs=1e-8)
+    assert np.linalg.norm(gradient) == pytest.approx(3.42653294, abs=1e-8)
     step = 0.05 * np.sign(vectors[0])
     moved = np.linalg.norm((step @ vectors.T * values) @ vectors)
     assert moved == pytest.approx(1.94208383, abs=1e-8)

@@ -116,25 +116,6 @@ def test_peers_c11_uneven_batches_give_the_dense_mean(
         np.testing.assert_allclose(ours, theirs, **EXACT)
 
 
-def test_peers_c1_c2_linear_and_logistic_regression(dense):
-    x, (w, y, *_) = np.random.default_rng(0).normal(size=(2, 13, 6))
-    targets = np.arange(13) % 2
-
-    @jax.jit
-    def both(w, x):
-        squared = lambda w, e: (e[0] @ w - e[1]) ** 2
-        logistic = lambda w, e: jax.nn.softplus(e[0] @ w) - e[1] * (e[0] @ w)
-        return [
-            dense(curvature.mean_hessian(loss, w, (x, targets), batch_size=5), w)
-            for loss in (squared, logistic)
-        ]
-
-    linear, logistic = both(w, x)
-    np.testing.assert_allclose(linear, 2 * x.T @ x / 13, **EXACT)
-    s = 1 / (1 + np.exp(-x @ w))
-    np.testing.assert_allclose(logistic, x.T @ np.diag(s * (1 - s)) @ x / 13, **EXACT)
-
-
 def test_peers_c3_linear_softmax_whose_gauss_newton_operator_is_the_hessian(dense):
     x, w = np.random.default_rng(0).normal(size=(2, 13, 4))
     w, y = w[:3], np.arange(13) % 3

@@ -219,16 +219,6 @@ def test_fragility_5_3_the_jacobian_of_a_normalized_map(dense):
 
 
 @X64
-def test_fragility_5_3_a_neurons_normalized_map_does_not_move(dense):
-    weights = np.array([1.0, -2.0, 0.5]).reshape(1, 3, 1)
-    x = np.array([0.3, 0.1, -0.4]).reshape(1, 3, 1)
-    score = lambda z: jax.nn.sigmoid(jnp.sum(weights * z))
-    explain = lambda z: attributions.heatmap(attributions.gradient(score, z))
-    matrix = jax.jit(lambda x: dense(curvature.jacobian(explain, x).forward, x))(x)
-    np.testing.assert_allclose(matrix, 0, atol=1e-15)
-
-
-@X64
 def test_the_fisher_information_is_the_gauss_newton_operator_of_cross_entropy(dense):
     params, x = drawn()
     predict = lambda p: network(jnp.tanh, p, x)
