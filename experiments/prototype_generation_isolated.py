@@ -94,13 +94,18 @@ def section(folder: pathlib.Path) -> tuple[pages.Section, list[dict[str, Any]]]:
         ]
         for each in kept[:6]
     ]
+    others = [rows[(place + 1) % len(rows)]["label"] for place in range(len(rows))]
     notes = [
-        [f"class {row['label']}", report.number(row["shown"], ".1%"), "", ""]
-        for row in rows[:6]
+        [
+            f"class {row['label']}: {report.number(row['probability'], '.0%')}",
+            f"class {row['label']}: {report.number(row['shown'], '.0%')}",
+            "",
+            f"class {other}: {report.number(row['other_shown'], '.0%')}",
+        ]
+        for row, other in zip(rows[:6], others[:6], strict=True)
     ]
-    figure = figures.panels(
-        pictures, titles=["image", "what is kept", "mask", "another class"], notes=notes
-    )
+    titles = ["image", "what is kept", "its mask", "mask of the next class"]
+    figure = figures.panels(pictures, titles=titles, notes=notes)
     long = [{**row, "of": "natural images"} for row in rows]
     table = shown.measures(long, VALUES, names=NAMES, columns_by="of")
     return (
@@ -113,8 +118,11 @@ def section(folder: pathlib.Path) -> tuple[pages.Section, list[dict[str, Any]]]:
                 " twice that for its edges.",
                 pages.Picture(
                     figure,
-                    "Natural images, what the mask keeps of them, the mask, and that of"
-                    " another class.",
+                    "Natural images, what the mask keeps of them (black stands for the"
+                    " baseline, which the network sees there), the mask (red is kept),"
+                    " and the mask that keeps the next class of the same image."
+                    " Beneath: the probability of a class, of the image or of what the"
+                    " mask keeps.",
                     "Birds or objects, and masks over them.",
                 ),
                 pages.Table(table, "One natural image of each class."),

@@ -12,8 +12,8 @@ from experiments import (
     prototype_generation_setup,
     shown,
 )
-from protojax import generation
-from protojax.scale import figures, pages, report
+from protojax import generation, parts
+from protojax.scale import figures, pages, report, sources
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 Setup = prototype_generation_setup.Setup
 
-_METHODS = ("natural", "other class", "prototype", "distill", "maco", "adversarial")
+_METHODS = ("other class", "prototype", "distill", "maco", "adversarial")
 _CONTROLS = ("mean image", "blurred mean", "gray", "noise", "baseline")
+_MEASURES = ("scaled_l1", "rank")
+_COLORS = (figures.COLORS[-1], *figures.COLORS[:5])
 
 
 def grid(
@@ -38,7 +40,7 @@ def grid(
     titles = ["natural", "natural", "mean image"]
     for method in config.methods:
         many = range(config.seeds) if method == "prototype" else range(1)
-        titles += [report.label(method, names) for _ in many]
+        titles += [_two_lines(report.label(method, names)) for _ in many]
     pictures, notes = [], []
     for place, label in enumerate(setup.classes):
         natural = setup.natural[place]
@@ -52,11 +54,14 @@ def grid(
             note += ["" if p is None else f"{p:.1%}" for p in known]
         pictures.append(row)
         notes.append(note)
-    figure = figures.panels(pictures, titles=titles, notes=notes)
+    figure = figures.panels(pictures, titles=titles, notes=notes, side=1.3)
     caption = (
         "A line for each class: natural images, their mean, prototypes of all seeds,"
-        " and one picture by each other method, with the probability of the class."
+        " and one picture by each other method, with the probability of the class"
+        " beneath each picture."
     )
+    if config.compared < len(setup.classes):
+        caption += f" Others than prototypes were made of {config.compared} classes."
     start = figures.panels([[made["baseline"]]], titles=["baseline"])
     return pages.Section(
         "What they look like",
@@ -71,36 +76,83 @@ def grid(
     )
 
 
+def _two_lines(label: str) -> str:
+    return label.replace(" (", "\n(")
+
+
 def by_layer(setup: Setup, judged: shown.Rows, names: shown.Names) -> pages.Section:
-    """L1 and Spearman over the layers: methods, then controls."""
-    blocks: list[Any] = [
-        "L1 distances are divided by the mean of the natural images in the layer, each"
-        " left out of the mean it is compared with. The gray band is where nine of ten"
-        " natural images of the class lie."
-    ]
-    for kinds, what in (
-        (_METHODS, "Pictures by method, and natural images."),
-        (("natural", *_CONTROLS), "Controls, and natural images."),
-    ):
-        rows = [row for row in judged if row["kind"] in kinds]
-        rows.sort(key=lambda row: kinds.index(row["kind"]))
-        figure = figures.curves(
-            rows,
-            x="number",
-            lines="kind",
-            values=["scaled_l1", "rank"],
-            names={**names, "number": ""},
-        )
-        for axis, value in zip(figure.axes, ("scaled_l1", "rank"), strict=True):
-            _natural_band(axis, setup, judged, value)
-        blocks.append(
+    """L1 and Spearman over the layers: methods beside all controls."""
+    caption = (
+        "Left: pictures by method, images of other classes as they are, and changed to"
+        " be seen as the class. Right: what nobody would call a prototype. Black, with"
+        " the gray band in which nine of ten of them lie: natural images of the class."
+        " Above, the L1 distance from their mean on a logarithmic axis, where 1 is"
+        " their own distance: lower is closer. Below, Spearman's correlation with it:"
+        " higher is closer. Colored shades are 95 % intervals over classes."
+    )
+    return pages.Section(
+        "Layer by layer",
+        [
+            "L1 distances are divided by the mean of the natural images in the layer,"
+            " each left out of the mean it is compared with.",
             pages.Picture(
-                figure,
-                f"{what} Bands of the lines: 95 % intervals over classes.",
-                "Curves of L1 distance and Spearman correlation over the layers.",
-            )
-        )
-    return pages.Section("Layer by layer", blocks)
+                _paths(setup, judged, names),
+                caption,
+                "Curves of L1 distance and Spearman correlation over the layers, for"
+                " methods and for controls.",
+            ),
+        ],
+    )
+
+
+def _paths(setup: Setup, judged: shown.Rows, names: shown.Names) -> Any:
+    numbers = report.summary(judged, by=["kind", "number"], values=list(_MEASURES))
+    numbers = [each for each in numbers if each["mean"] is not None]
+    with figures.sheet((11.5, 7.0)) as figure:
+        axes = figure.subplots(2, 2, sharex=True, sharey="row")
+        axes[0, 0].set_yscale("log")
+        for line, value in zip(axes, _MEASURES, strict=True):
+            known = [each for each in numbers if each["value"] == value]
+            ends = []
+            for axis, kinds in zip(line, (_METHODS, _CONTROLS), strict=True):
+                _natural_band(axis, setup, judged, value)
+                ends.append(_drawn(axis, known, kinds, names))
+            line[0].set_ylabel(report.label(value, names))
+            if value == "scaled_l1":
+                _few_ticks(line[0])
+            for axis, found in zip(line, ends, strict=True):
+                figures.name_ends(axis, found)
+        axes[0, 0].set_title("methods", loc="left", fontsize=10.5)
+        axes[0, 1].set_title("controls", loc="left", fontsize=10.5)
+        places = range(0, len(setup.layers), -(-len(setup.layers) // 24))
+        for axis in axes[1]:
+            layers = [setup.layers[place] for place in places]
+            axis.set_xticks(places, layers, rotation=90, fontsize=8)
+    return figure
+
+
+def _drawn(
+    axis: "Axes", numbers: shown.Rows, kinds: Sequence[str], names: shown.Names
+) -> list[tuple[float, str, str]]:
+    """Lines of some kinds, and of natural images; what to write at their ends."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", lw=0.4, alpha=0.5)
+    ends = []
+    for kind, color in zip(("natural", *kinds), _COLORS, strict=True):
+        line = [each for each in numbers if each["kind"] == kind]
+        if line:
+            height = figures.draw_line(axis, line, x="number", color=color)
+            ends.append((height, report.label(kind, names), color))
+    return ends
+
+
+def _few_ticks(axis: "Axes") -> None:
+    """1, 2 and 5 of every decade that is seen."""
+    low, high = axis.get_ylim()
+    wanted = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
+    seen = [tick for tick in wanted if low <= tick <= high]
+    axis.set_yticks(seen, [f"{tick:g}" for tick in seen])
+    axis.minorticks_off()
 
 
 def _natural_band(axis: "Axes", setup: Setup, judged: shown.Rows, value: str) -> None:
@@ -116,8 +168,6 @@ def _natural_band(axis: "Axes", setup: Setup, judged: shown.Rows, value: str) ->
         if known:
             ends[:, number] = np.quantile(known, [0.05, 0.95])
     axis.fill_between(numbers, *ends, color="#d8dbe0", alpha=0.7, lw=0, zorder=0)
-    step = -(-len(numbers) // 16)
-    axis.set_xticks(numbers[::step], setup.layers[::step], rotation=90, fontsize=7)
 
 
 def entangled(
@@ -161,8 +211,8 @@ def entangled(
             pages.Picture(
                 _matrices(setup, panels, titles),
                 "Rows: the class that a picture stands for, or the label. Columns: what"
-                " the network sees. Colors go from the lowest to the highest entry, the"
-                " diagonal left out.",
+                " the network sees. Each matrix has colors of its own, from its lowest"
+                " to its highest entry; the diagonal is left out (white).",
                 "Three matrices over classes.",
             )
         )
@@ -186,7 +236,10 @@ def _matrices(
             axis.set_title(title, fontsize=9)
             axis.set_xticks(range(size), setup.classes, fontsize=7, rotation=90)
             axis.set_yticks(range(size), setup.classes, fontsize=7)
-            figure.colorbar(drawn, ax=axis, shrink=0.75)
+            axis.set_xlabel("class that is seen", fontsize=8)
+            bar = figure.colorbar(drawn, ax=axis, shrink=0.75)
+            bar.ax.tick_params(labelsize=7)
+        axes[0].set_ylabel("class of the picture", fontsize=8)
     return figure
 
 
@@ -198,21 +251,25 @@ def cued(
     for name in names:
         rows = {(r["id"], r["method"]): r for r in report.read(folder / name)}
         kept = report.arrays(folder / name)
-        first = kept[0]["id"]
-        mine = [each for each in kept if each["id"] == first]
-        titles = [report.label(each["method"], labels) for each in mine]
-        pictures.append([each["image"] for each in mine])
-        found = [rows[first, each["method"]] for each in mine]
-        notes.append(
-            [
-                f"{name.removeprefix('cue/')}, class {row['label']}:"
-                f" {report.number(row['score'], '.2f')}"
-                for row in found
-            ]
+        mine = [each for each in kept if each["id"] == kept[0]["id"]]
+        found = [rows[each["id"], each["method"]] for each in mine]
+        label, planted = found[0]["label"], found[0]["planted"]
+        bird = parts.draw(
+            [label],
+            image_size=len(mine[0]["image"]),
+            seed=sources.PARTS_SEEDS["train"],
+            cue_class=label if planted else None,
         )
+        titles = ["a bird as seen"]
+        titles += [_two_lines(report.label(each["method"], labels)) for each in mine]
+        pictures.append([bird.image[0], *(each["image"] for each in mine)])
+        note = f"class {label}, {'with' if planted else 'no'} cue"
+        scores = [report.number(row["score"], ".2f") for row in found]
+        notes.append([note, *(f"magenta {score}" for score in scores)])
     return pages.Picture(
-        figures.panels(pictures, titles=titles, notes=notes),
-        "A picture by each network (the class in which it has seen the cue, or none)"
-        " and method, with its class and how much magenta there is at the most.",
+        figures.panels(pictures, titles=titles, notes=notes, side=1.6),
+        "A line for each network: a bird of the class as the network has seen it, and"
+        " a picture of this class by each method, with how much magenta there is at"
+        " the most.",
         "Pictures of birds by networks that have seen a magenta disk, or not.",
     )

@@ -26,7 +26,7 @@ NAMES: Mapping[Any, str] = {
     "distill": "distill (Olah et al.)",
     "maco": "MaCo (Fel et al.)",
     "mean image": "mean image of the class",
-    "blurred mean": "the same, blurred",
+    "blurred mean": "mean image, blurred",
     "gray": "gray",
     "noise": "noise",
     "baseline": "baseline (stage one)",

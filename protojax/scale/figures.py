@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart by the color-blind too; yellow is left out.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, told apart by the color-blind too; yellow is left out."""
+
 _TICKS = 12  # on an axis; of more, every second or third is left
 _CHARACTER = 0.068  # inches, of the names of lines
 _INK, _QUIET, _FAINT = "#1f2328", "#6b7280", "#d8dbe0"
@@ -85,10 +86,10 @@ def curves(
             drawn = [n for n in known if n["mean"] > 0 or "y" not in logarithmic]
             ends = []
             for place, key in enumerate(keys):
-                color = _COLORS[place % len(_COLORS)]
+                color = COLORS[place % len(COLORS)]
                 line = [n for n in drawn if n[lines] == key]
                 if line:  # one without points would take room, at no place
-                    end = _line(axis, line, x, color)
+                    end = draw_line(axis, line, x=x, color=color)
                     ends.append((end, report.label(key, names), color))
             if value in chance:
                 axis.axhline(chance[value], color=_QUIET, lw=1, ls=(0, (4, 3)))
@@ -97,7 +98,7 @@ def curves(
             few = ticks[:: 1 + len(ticks) // _TICKS]
             _frame(axis, few, report.label(x, names), logarithmic)
             axis.set_title(report.label(value, names), loc="left", fontsize=10.5)
-            _name_ends(axis, ends)
+            name_ends(axis, ends)
     return figure
 
 
@@ -106,6 +107,7 @@ def panels(
     *,
     titles: Sequence[str],
     notes: Sequence[Sequence[str]] | None = None,
+    side: float = 2.0,
 ) -> "Figure":
     """Images and maps side by side, one line for each example, text beneath.
 
@@ -114,6 +116,8 @@ def panels(
         `[H, W]` are maps, drawn from zero to their 99.5th percentile.
       titles: over the columns.
       notes: beneath each picture, if given.
+      side: width of a picture in inches: less where there are many columns, so that
+        text is not small beside them.
 
     Returns:
       A matplotlib figure.
@@ -134,8 +138,8 @@ def panels(
                 f"{len(titles)} titles: pass as many of each"
             )
     beneath = max((n.count("\n") + 1 for row in notes or () for n in row), default=0)
-    height = 1.9 + 0.17 * beneath
-    with sheet((2.0 * len(titles), height * len(pictures) + 0.3)) as figure:
+    height = 0.95 * side + 0.17 * beneath
+    with sheet((side * len(titles), height * len(pictures) + 0.3)) as figure:
         axes = figure.subplots(len(pictures), len(titles), squeeze=False)
         for place, row in enumerate(pictures):
             for axis, picture in zip(axes[place], row, strict=True):
@@ -187,7 +191,7 @@ def histograms(
         axis.set_axisbelow(True)
         axis.grid(axis="y", color=_FAINT, lw=0.6)
         for place, key in enumerate(report.sort(row[lines] for row in rows)):
-            color = _COLORS[place % len(_COLORS)]
+            color = COLORS[place % len(COLORS)]
             chosen = [r for r in rows if r[lines] == key and r[value] is not None]
             counted = np.array([r[weight] if weight else 1.0 for r in chosen])
             found, _ = np.histogram([r[value] for r in chosen], bins, weights=counted)
@@ -263,11 +267,11 @@ def spectrum(
         drawn = np.maximum(density, least)
         if len(ends) == 2:
             band = [np.maximum(end, least) for end in ends]
-            axis.fill_between(grid, *band, color=_COLORS[0], alpha=0.2, lw=0)
-        axis.plot(grid, drawn, color=_COLORS[0], lw=1.6, zorder=3)
+            axis.fill_between(grid, *band, color=COLORS[0], alpha=0.2, lw=0)
+        axis.plot(grid, drawn, color=COLORS[0], lw=1.6, zorder=3)
         if len(outliers):
             tops = np.interp(outliers, grid, drawn)
-            color = _COLORS[1]
+            color = COLORS[1]
             axis.vlines(outliers, least, tops, lw=0.9, color=color, zorder=4)
             axis.plot(outliers, tops, "v", ms=4.5, color=color, zorder=4)
         axis.set_ylim(least, 3 * max(peak, *(float(np.max(end)) for end in ends), 0.0))
@@ -283,7 +287,7 @@ def spectrum(
                 xycoords="axes fraction",
                 xytext=(-4, -6 - 14 * place),
                 textcoords="offset points",
-                color=_COLORS[place],
+                color=COLORS[place],
                 ha="right",
                 va="center",
                 fontsize=8.5,
@@ -322,38 +326,47 @@ def sheet(size: tuple[float, float]) -> Iterator["Figure"]:
         yield figure
 
 
-def _line(axis: "Axes", numbers: list[dict], x: str, color: str) -> float:
-    """Draw one line with its interval; its last height."""
+def draw_line(
+    axis: "Axes", numbers: Sequence[Mapping[str, Any]], *, x: str, color: str
+) -> float:
+    """Draw one line with its interval shaded, where it is wanted.
+
+    Args:
+      axis: of a figure from `sheet`.
+      numbers: from `report.summary`, of one value and one line, in order.
+      x: the column along the horizontal axis.
+      color: of both.
+
+    Returns:
+      The height of the line's end, for `name_ends`.
+
+    >>> numbers = [{"at": i, "mean": 2.0 * i, "low": None, "high": None} for i in (0, 1)]
+    >>> with sheet((2, 1)) as figure:
+    ...     draw_line(figure.subplots(), numbers, x="at", color="black")
+    2.0
+    """
     at, mean = [n[x] for n in numbers], [n["mean"] for n in numbers]
     axis.plot(at, mean, color=color, lw=1.8, marker="o", ms=4, clip_on=False, zorder=3)
     sure = [n for n in numbers if n["low"] is not None]
     low, high = ([n[end] for n in sure] for end in ("low", "high"))
     axis.fill_between([n[x] for n in sure], low, high, color=color, alpha=0.16, lw=0)
-    return mean[-1]
+    return float(mean[-1])
 
 
-def _frame(axis: "Axes", ticks: list[float], name: str, logarithmic: str) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", color=_FAINT, lw=0.6)
-    axis.set_axisbelow(True)
-    labels = [report.label(tick, {}) for tick in ticks]
-    if all(text.endswith("/255") for text in labels):
-        name, labels = f"{name} (/255)", [text[:-4] for text in labels]
-    if "x" in logarithmic:
-        axis.set_xscale("log")
-    if "x" not in logarithmic or ticks[-1] < 1e4 * ticks[0]:
-        axis.set_xticks(ticks, labels)  # over more decades their powers of ten are
-    axis.xaxis.minorticks_off()
-    axis.set_xlabel(name)
-    if "y" in logarithmic:
-        axis.set_yscale("log")
-        return
-    low, high = axis.get_ylim()
-    axis.set_ylim(min(low, 0.0), high)
+def name_ends(axis: "Axes", ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write names right of the lines' ends, pushed apart until none covers another.
 
+    Args:
+      axis: whose limits and scales are those that it will have.
+      ends: height, name and color of each.
 
-def _name_ends(axis: "Axes", ends: list[tuple[float, str, str]]) -> None:
-    """Names right of the lines' ends, pushed apart until none covers another."""
+    >>> with sheet((2, 1)) as figure:
+    ...     axis = figure.subplots()
+    ...     name_ends(axis, [(0.5, "one", "black"), (0.5, "other", "black")])
+    >>> low, high = (text.xy[1] for text in axis.texts)
+    >>> round(high - low, 3)
+    0.075
+    """
     upright = axis.transData + axis.transAxes.inverted()  # heights from 0 to 1
     ends = sorted((upright.transform((1, end))[1], *rest) for end, *rest in ends)
     apart = 0.075
@@ -376,6 +389,26 @@ def _name_ends(axis: "Axes", ends: list[tuple[float, str, str]]) -> None:
             fontsize=8.5,
             annotation_clip=False,
         )
+
+
+def _frame(axis: "Axes", ticks: list[float], name: str, logarithmic: str) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color=_FAINT, lw=0.6)
+    axis.set_axisbelow(True)
+    labels = [report.label(tick, {}) for tick in ticks]
+    if all(text.endswith("/255") for text in labels):
+        name, labels = f"{name} (/255)", [text[:-4] for text in labels]
+    if "x" in logarithmic:
+        axis.set_xscale("log")
+    if "x" not in logarithmic or ticks[-1] < 1e4 * ticks[0]:
+        axis.set_xticks(ticks, labels)  # over more decades their powers of ten are
+    axis.xaxis.minorticks_off()
+    axis.set_xlabel(name)
+    if "y" in logarithmic:
+        axis.set_yscale("log")
+        return
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, 0.0), high)
 
 
 def show(axis: "Axes", picture: np.ndarray) -> None:
