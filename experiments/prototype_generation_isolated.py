@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Setup = prototype_generation_setup.Setup
 
 _STEPS = 128
+_PRICE = 0.1
+"""Of the logit of the image's class: what it costs to keep all of the image."""
 VALUES = ("area", "probability", "shown", "covered", "other_shown")
 NAMES = {
     "area": "(area of the mask)",
@@ -37,6 +39,7 @@ def one(
     del key
     model, x = functools.partial(fn, weights["network"]), example["image"]
     background = weights["baseline"]
+    price = _PRICE * jnp.abs(model(x)[example["label"]])
 
     def isolated(y: Array) -> Array:
         score = objectives.logit(model, y)
@@ -45,8 +48,8 @@ def one(
             x,
             background=background,
             steps=min(_STEPS, config.steps),
-            area=weights["reach"],
-            roughness=2 * weights["reach"],
+            area=price,
+            roughness=0.5 * price,
             cells=min(14, x.shape[0] // 2),
         ).x
 
@@ -78,7 +81,6 @@ def study(config: "Config", setup: Setup, weights: PyTree) -> studies.Study:
     }
     look = functools.partial(one, setup.network.fn, config)
     few = {name: weights[name] for name in ("network", "baseline")}
-    few["reach"] = jnp.float32(setup.reach)
     return studies.Study(look, [{}], examples, few, keep=examples["id"].tolist())
 
 
@@ -113,9 +115,8 @@ def section(folder: pathlib.Path) -> tuple[pages.Section, list[dict[str, Any]]]:
             "What a class needs of an image",
             [
                 "A mask is learned that keeps the logit of the image's class, or of"
-                " another one, and covers the rest with the baseline. What it keeps"
-                " costs the largest logit of a natural image for a whole image, and"
-                " twice that for its edges.",
+                " another one, and covers the rest with the baseline. To keep the whole"
+                f" image costs {_PRICE} of its class's logit, and edges half of that.",
                 pages.Picture(
                     figure,
                     "Natural images, what the mask keeps of them (black stands for the"
