@@ -120,20 +120,33 @@ class Config:
     """Of all that is random."""
 
 
-def made(
-    config: Config, setup: prototype_generation_setup.Setup, folder: pathlib.Path
-) -> dict:
-    """Make all pictures, or take them up: by method, and the baseline."""
+def main(config: Config, folder: pathlib.Path) -> None:
+    """Make pictures, compare their paths, try to fool and to cue, and report."""
+    setup = prototype_generation_setup.load(config)
     first = prototype_generation_jobs.baseline_study(config, setup)
     studies.run({"baseline": first}, config, folder)
     (start,) = report.arrays(folder / "baseline")
     weights = prototype_generation_jobs.weights_of(setup, start["image"])
-    found = jobs(config, setup, weights)
-    studies.run(found, config, folder)
-    pictures = prototype_generation_jobs.collected(
-        setup, *(folder / name for name in found)
-    )
-    return {**pictures, "baseline": start["image"], "weights": weights}
+    made = jobs(config, setup, weights)
+    studies.run(made, config, folder)
+    pictures = {
+        **prototype_generation_jobs.collected(setup, *(folder / n for n in made)),
+        "baseline": start["image"],
+        "weights": weights,
+    }
+    studies.run(looked_at(config, setup, pictures), config, folder)
+    if config.fooling:
+        detectors = prototype_generation_fooling.trained(config, setup, pictures)
+        fooled = prototype_generation_fooling.sweeping(
+            config, setup, pictures, detectors
+        )
+        studies.run(fooled, config, folder)
+    facts: list[dict] = []
+    if prototype_generation_cue.asked(config):
+        cued = prototype_generation_cue.kept(config, folder / "cue")
+        facts = prototype_generation_cue.facts(config, cued)
+        studies.run(prototype_generation_cue.sweeping(config, cued), config, folder)
+    prototype_generation_report.write(config, folder, setup, pictures, facts)
 
 
 def jobs(
@@ -154,40 +167,45 @@ def jobs(
     return found
 
 
-def main(config: Config, folder: pathlib.Path) -> None:
-    """Make pictures, compare their paths, try to fool and to cue, and report."""
-    setup = prototype_generation_setup.load(config)
-    pictures = made(config, setup, folder)
+def looked_at(
+    config: Config, setup: prototype_generation_setup.Setup, pictures: dict
+) -> dict[str, studies.Study]:
+    """The sweeps over pictures and natural images: paths, and masks."""
     totals = prototype_generation_paths.totals(config, setup)
-    path = prototype_generation_paths.study(config, setup, pictures, totals)
-    weights = pictures["weights"]
-    isolated = prototype_generation_isolated.study(config, setup, weights)
-    studies.run({"paths": path, "isolated": isolated}, config, folder)
-    if config.fooling:
-        detectors = prototype_generation_fooling.trained(config, setup, pictures)
-        found = prototype_generation_fooling.sweeping(
-            config, setup, pictures, detectors
-        )
-        studies.run(found, config, folder)
-    cues: list[dict] = []
-    if prototype_generation_cue.asked(config):
-        found, cues = prototype_generation_cue.sweeping(config, folder / "cue")
-        studies.run(found, config, folder)
-    prototype_generation_report.write(config, folder, setup, pictures, cues)
+    return {
+        "paths": prototype_generation_paths.study(config, setup, pictures, totals),
+        "isolated": prototype_generation_isolated.study(
+            config, setup, pictures["weights"]
+        ),
+    }
 
 
 def plan(config: Config) -> str:
-    """What pictures and paths would cost; circuits and cues come on top."""
+    """What all sweeps would cost; training detectors and networks comes on top.
+
+    Programs are those of a run, with gray pictures and networks that are not trained.
+    """
     setup = prototype_generation_setup.load(config)
-    blank = np.zeros_like(setup.natural[0, 0])
+    blank = np.full_like(setup.natural[0, 0], 0.5)
     weights = prototype_generation_jobs.weights_of(setup, blank)
-    found = jobs(config, setup, weights)
-    places = range(len(setup.classes))
-    none = [(place, s, blank) for place in places for s in range(config.seeds)]
-    pictures = {"baseline": blank, **dict.fromkeys(config.methods, none)}
-    totals = prototype_generation_paths.totals(config, setup)
-    path = prototype_generation_paths.study(config, setup, pictures, totals)
-    return studies.plan({**found, "paths": path}, config)
+    made = jobs(config, setup, weights)
+    pictures = {
+        **prototype_generation_jobs.blank(setup, made.values(), blank),
+        "baseline": blank,
+        "weights": weights,
+    }
+    quick = dataclasses.replace(config, adversarial_steps=1)
+    found = {"baseline": prototype_generation_jobs.baseline_study(config, setup)}
+    found |= made | looked_at(quick, setup, pictures)
+    if config.fooling:
+        detectors = prototype_generation_fooling.untrained(config, setup)
+        found |= prototype_generation_fooling.sweeping(
+            config, setup, pictures, detectors
+        )
+    if prototype_generation_cue.asked(config):
+        cued = prototype_generation_cue.untrained(config)
+        found |= prototype_generation_cue.sweeping(config, cued)
+    return studies.plan(found, config)
 
 
 _TINY = (1, 145, 207, 281, 323, 386, 779, 849, 817, 879, 963, 978)
@@ -246,16 +264,19 @@ CONFIGS = {
         natural=4,
         least=2,
         seeds=2,
+        methods=("prototype",),
         compared=1,
         steps=4,
         baseline_steps=4,
         distill_steps=4,
+        redirect=0,
         maco_steps=3,
         crops=2,
         samples=2,
         adversarial_steps=2,
+        fooling=False,
         detector_steps=3,
-        cues=(0,),
+        cues=(),
         cue_train=32,
         cue_steps=2,
         chunk=4,

@@ -8,7 +8,7 @@ the disk's color.
 import functools
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -78,28 +78,16 @@ def one(
 
 
 def sweeping(
-    config: "Config", folder: pathlib.Path
-) -> tuple[dict[str, studies.Study], list[dict[str, Any]]]:
-    """Train the networks, or read them; the sweeps over their pictures, and facts.
-
-    Returns:
-      One sweep for each network, and for each what it makes of birds with and without
-      the cue.
-    """
-    knobs = knobs_of(config)
-    model = classifier.network(knobs)
-    sweeps_of, facts = {}, []
-    for cue in (None, *config.cues):
-        name = "none" if cue is None else f"class-{cue}"
-        weights = _kept(config, model.apply, cue, folder / f"{name}.npz")
-        facts.append(
-            {"cue": name, **_facts(config, model.apply, weights["network"], cue)}
-        )
-        _log.info("%s", facts[-1])
+    config: "Config", found: Mapping[int | None, PyTree]
+) -> dict[str, studies.Study]:
+    """One sweep over the pictures of each network, from `kept` or `untrained`."""
+    model = classifier.network(knobs_of(config))
+    sweeps_of = {}
+    for cue, weights in found.items():
         classes = config.cues if cue is None else (cue,)
         examples = prototype_generation_jobs.jobs(config, classes)
         examples["planted"] = np.full(len(examples["id"]), cue is not None)
-        sweeps_of[f"cue/{name}"] = studies.Study(
+        sweeps_of[f"cue/{name_of(cue)}"] = studies.Study(
             functools.partial(one, model.apply, config),
             [{"method": method} for method in config.methods],
             examples,
@@ -107,7 +95,12 @@ def sweeping(
             keep=examples["id"].tolist(),
             chunk=config.seeds,
         )
-    return sweeps_of, facts
+    return sweeps_of
+
+
+def name_of(cue: int | None) -> str:
+    """A network by the class in which it has seen the cue."""
+    return "none" if cue is None else f"class-{cue}"
 
 
 def knobs_of(config: "Config") -> classifier.Config:
@@ -149,26 +142,45 @@ def birds(
     return {"image": image, "label": label}
 
 
-def _kept(
-    config: "Config", fn: Fn, cue: int | None, file: pathlib.Path
-) -> dict[str, PyTree]:
-    """A network that has seen the cue in one class, or in none, and what methods need.
+def kept(config: "Config", folder: pathlib.Path) -> dict[int | None, PyTree]:
+    """Networks that have seen the cue in one class, or in none, and what methods need.
 
-    It is made once, and read from its file after that.
+    Each is made once, and read from its file after that.
     """
-    if not trainings.comes(file.exists):
-        knobs = knobs_of(config)
-        params = classifier.fitted(
-            classifier.network(knobs),
-            _batches(config, birds(config, range(config.cue_train), "train", cue)),
-            steps=knobs.steps,
-            rate=knobs.rate,
-            seed=config.seed,
-        )
-        natural = birds(config, range(min(64, config.cue_train)), "train", None)
-        weights = _weights(config, fn, params, natural["image"], _threshold(config))
-        trainings.write(file, weights)
-    return jax.tree.map(jnp.asarray, trainings.read(file))
+    found = {}
+    for cue in (None, *config.cues):
+        file = folder / f"{name_of(cue)}.npz"
+        if not trainings.comes(file.exists):
+            trainings.write(file, _trained(config, cue))
+        found[cue] = jax.tree.map(jnp.asarray, trainings.read(file))
+    return found
+
+
+def untrained(config: "Config") -> dict[int | None, PyTree]:
+    """The same, before anything is trained, for a plan."""
+    model, natural = classifier.network(knobs_of(config)), _natural(config)
+    params = jax.jit(model.init)(jax.random.key(config.seed), natural[0])
+    weights = _needed(params, natural[0], natural, 0.0)
+    return dict.fromkeys((None, *config.cues), weights)
+
+
+def _trained(config: "Config", cue: int | None) -> dict[str, PyTree]:
+    knobs = knobs_of(config)
+    model = classifier.network(knobs)
+    params = classifier.fitted(
+        model,
+        _batches(config, birds(config, range(config.cue_train), "train", cue)),
+        steps=knobs.steps,
+        rate=knobs.rate,
+        seed=config.seed,
+    )
+    natural = _natural(config)
+    start = _start(config, model.apply, params, natural[0])
+    return _needed(params, start, natural, _threshold(config))
+
+
+def _natural(config: "Config") -> np.ndarray:
+    return birds(config, range(min(64, config.cue_train)), "train", None)["image"]
 
 
 def _batches(
@@ -183,21 +195,25 @@ def _batches(
             yield {name: values[chosen] for name, values in seen.items()}
 
 
-def _weights(
-    config: "Config", fn: Fn, params: PyTree, natural: np.ndarray, threshold: float
-) -> dict[str, PyTree]:
-    """What methods need besides a score, for one of the networks."""
-    blank = jax.random.uniform(jax.random.key(config.seed), natural[0].shape)
+def _start(config: "Config", fn: Fn, params: PyTree, like: np.ndarray) -> Array:
+    """The baseline of one of the networks."""
+    blank = jax.random.uniform(jax.random.key(config.seed), like.shape)
 
     @jax.jit
     def start(params: PyTree) -> generation.Generated:
         model = functools.partial(fn, params)
         return prototype_generation_jobs.stage_one(config, model, blank)
 
-    found = generation.raise_if_stalled(start(params)).x
+    return generation.raise_if_stalled(start(params)).x
+
+
+def _needed(
+    params: PyTree, start: Array, natural: np.ndarray, threshold: float
+) -> dict[str, PyTree]:
+    """What methods need besides a score, and how much magenta is a cue."""
     color = np.float32(natural.mean((0, 1, 2)))
     return {
-        **prototype_generation_jobs.needed(params, found, color, natural),
+        **prototype_generation_jobs.needed(params, start, color, natural),
         "threshold": jnp.float32(threshold),
     }
 
@@ -213,6 +229,17 @@ def _threshold(config: "Config") -> float:
     ]
     least = np.min(look(np.concatenate(cued)))
     return float((np.max(without) + least) / 2)
+
+
+def facts(config: "Config", found: Mapping[int | None, PyTree]) -> list[dict[str, Any]]:
+    """What each network makes of birds with and without the cue."""
+    fn = classifier.network(knobs_of(config)).apply
+    said = []
+    for cue, weights in found.items():
+        seen = _facts(config, fn, weights["network"], cue)
+        said.append({"cue": name_of(cue), **seen})
+        _log.info("%s", said[-1])
+    return said
 
 
 def _facts(

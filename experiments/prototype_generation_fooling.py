@@ -60,6 +60,17 @@ def trained(config: "Config", setup: Setup, made: Mapping[str, Any]) -> Detector
         methods = [m for m in config.methods if seen in (m, "all")]
         pictures = on_the_way(config, made, methods)
         params.append(_fit(config, natural, pictures))
+    return _numbered(setup, params)
+
+
+def untrained(config: "Config", setup: Setup) -> Detectors:
+    """Detectors that have seen nothing, for a plan."""
+    key = jax.random.key(config.seed)
+    params = jax.jit(_MODEL.init)(key, setup.natural[0, 0])
+    return _numbered(setup, [params for _ in DETECTORS])
+
+
+def _numbered(setup: Setup, params: Sequence[PyTree]) -> Detectors:
     count = jax.eval_shape(
         setup.network.fn, setup.network.weights, setup.natural[0, 0]
     ).shape[0]

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -213,7 +213,7 @@ def jobs(config: "Config", classes: Sequence[int]) -> dict[str, np.ndarray]:
     pairs = [(label, seed) for label in classes for seed in range(config.seeds)]
     label, seed = np.asarray(pairs, np.int32).T
     return {
-        "id": np.int64(label) * 1000 + seed,
+        "id": np.int64(label) * prototype_generation_setup.ROOM + seed,
         "label": label,
         "seed": seed,
     }
@@ -225,11 +225,27 @@ def collected(
     """The pictures of finished jobs: place of the class, seed, picture; by method."""
     found: dict[str, list[tuple[int, int, np.ndarray]]] = {}
     for kept in report.arrays(*folders):
-        place = setup.classes.index(kept["id"] // 1000)
+        label, seed = divmod(kept["id"], prototype_generation_setup.ROOM)
         found.setdefault(kept["method"], []).append(
-            (place, kept["id"] % 1000, kept["image"])
+            (setup.classes.index(label), seed, kept["image"])
         )
     return found
+
+
+def blank(
+    setup: Setup, made: Iterable[studies.Study], picture: np.ndarray
+) -> dict[str, list[tuple[int, int, np.ndarray]]]:
+    """The same, before there are any: one picture in the place of all."""
+    return {
+        setting["method"]: [
+            (setup.classes.index(label), seed, picture)
+            for label, seed in zip(
+                *(each.examples[n].tolist() for n in ("label", "seed")), strict=True
+            )
+        ]
+        for each in made
+        for setting in each.settings
+    }
 
 
 def matrices(
@@ -242,7 +258,9 @@ def matrices(
     size = len(setup.classes)
     found = np.full((2, size, size), np.nan)
     for place, label in enumerate(setup.classes):
-        mine = [k for k in kept if k["method"] == method and k["id"] // 1000 == label]
+        first = label * prototype_generation_setup.ROOM
+        own = range(first, first + prototype_generation_setup.ROOM)
+        mine = [k for k in kept if k["method"] == method and k["id"] in own]
         if mine:
             found[0, place] = np.mean([k["entangled_probability"] for k in mine], 0)
             found[1, place] = np.mean([k["entangled_logit"] for k in mine], 0)

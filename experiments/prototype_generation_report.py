@@ -112,10 +112,11 @@ def lasting(
     jobs: shown.Rows, kept: Sequence[dict[str, Any]], judged: shown.Rows
 ) -> tuple[list[dict[str, Any]], list[report.Row]]:
     """What is kept and said of pictures that are not stalled, and of natural images."""
+    room = prototype_generation_setup.ROOM
     gone = {(row["method"], row["id"]) for row in jobs if row["stalled"]}
     return (
         [each for each in kept if (each["method"], each["id"]) not in gone],
-        [r for r in judged if (r["kind"], 1000 * r["id"] + r["source"]) not in gone],
+        [r for r in judged if (r["kind"], room * r["id"] + r["source"]) not in gone],
     )
 
 

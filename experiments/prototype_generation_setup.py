@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 METHODS = ("prototype", "distill", "maco")
 """What `prototype_generation_jobs.picture` knows."""
 
+ROOM = 1000
+"""Seeds that a class has room for: the id of a job is `ROOM * class + seed`."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -145,6 +148,11 @@ def check(config: "Config") -> None:
     checks.above_zero(config, "compared", "places", "samples", "detector_steps")
     checks.above_zero(config, "radius", "adversarial_steps", "look", "fooled")
     checks.above_zero(config, "distill_steps", "maco_steps", "crops")
+    if config.seeds > ROOM:
+        raise ValueError(
+            f"`seeds` is {config.seeds}: pictures of a class are numbered up to {ROOM};"
+            " for more, run again with another `seed`"
+        )
     checks.not_below_zero(config, "hf_weight", "redirect", "blur")
     checks.at_least(config, 2, "natural", "least", "most")
     if config.fooling and "distill" not in config.methods:

@@ -41,6 +41,10 @@ LONG = (
 ASKED = {
     "cladec": ["--layers", "stage1"],
     "prototype_attacks": ["--trained", "standard", "adversarial", "--network.needed=1"],
+    "prototype_generation": [
+        *("--methods", "prototype", "distill", "maco", "--redirect", "2"),
+        *("--fooling", "--cues", "0"),
+    ],
     "xnn": ["--layer", "stage1", "--classes", "None"],
 }
 """Knobs of smoke runs for a network of one layer that hardly tells birds apart.

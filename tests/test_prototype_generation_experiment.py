@@ -27,7 +27,7 @@ CONFIG = dataclasses.replace(
     seeds=2,
     adversarial_steps=3,
     methods=("prototype",),
-    fooling=False,
+    cues=(0,),
 )
 
 
@@ -188,6 +188,7 @@ def test_what_means_nothing_is_refused_before_anything_is_loaded():
         ({"methods": ()}, "`methods` is empty"),
         ({"natural": 1}, "`natural` is 1: it must be at least 2"),
         ({"steps": 0}, "`steps` is 0: it must be above zero"),
+        ({"seeds": 1001}, "`seeds` is 1001: pictures of a class are numbered up to"),
         ({"places": 0}, "`places` is 0"),
         ({"hf_weight": -1.0}, "`hf_weight` is -1"),
         ({"crops": 0}, "`crops` is 0"),
@@ -326,6 +327,36 @@ def test_the_disk_is_told_from_birds_without_it():
     assert np.all(look(cued["image"][of_class]) > threshold)
     assert np.all(look(plain["image"]) < threshold)
     assert len(parts.CLASSES) == 8  # by which the indices of a class are found
+
+
+def test_a_plan_has_the_sweeps_of_a_run_and_as_many_pictures(monkeypatch):
+    """Of three classes two have pictures by distill, and a circuit has two as well."""
+    found = setup()
+    config = dataclasses.replace(
+        CONFIG, methods=("prototype", "distill"), compared=2, fooling=True, fooled=2
+    )
+    networks_of_birds = {None: {"network": 0}, 0: {"network": 1}}
+    monkeypatch.setattr(script.prototype_generation_setup, "load", lambda _: found)
+    monkeypatch.setattr(cues, "untrained", lambda _: networks_of_birds)
+    monkeypatch.setattr(paths, "adversarial", lambda *_: [])
+    monkeypatch.setattr(script.studies, "plan", lambda planned, _: planned)
+    planned = script.plan(config)
+    sizes = {
+        name: (len(study.settings), len(study.examples["id"]))
+        for name, study in planned.items()
+    }
+    pictures = 3 * 2 + 2 * 2
+    assert sizes == {
+        "baseline": (1, 1),
+        "prototypes": (1, 6),
+        "others": (1, 4),
+        "paths": (1, 3 * (4 + 4 + 4 + 2) + pictures),
+        "isolated": (1, 3),
+        "fooling": (4, 4),
+        "detectors": (2, 12 + pictures),
+        "cue/none": (2, 2),
+        "cue/class-0": (2, 2),
+    }
 
 
 def test_a_report_names_everything_that_is_compared():

@@ -340,7 +340,7 @@ def draw_line(
     Returns:
       The height of the line's end, for `name_ends`.
 
-    >>> numbers = [{"at": i, "mean": 2.0 * i, "low": None, "high": None} for i in (0, 1)]
+    >>> numbers = [{"at": i, "mean": 2.0 * i, "low": 0, "high": 3} for i in (0, 1)]
     >>> with sheet((2, 1)) as figure:
     ...     draw_line(figure.subplots(), numbers, x="at", color="black")
     2.0
