@@ -167,7 +167,7 @@ def kept(ident, maps):
 def test_a_map_without_a_rank_correlation_is_shown_as_such(written):
     constant = np.full((4, 4), np.nan)
     text, numbers = written(CONFIG, rows(rank=None), [kept(0, constant)])
-    assert "| top-2 | none n=0, 2 left out |" in text
+    assert "| top-2 attack | none n=0, 2 left out |" in text
     ranks = [number for number in numbers if number["value"] == "rank"]
     assert {(number["mean"], number["left_out"]) for number in ranks} == {(None, 2)}
 

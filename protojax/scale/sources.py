@@ -65,7 +65,8 @@ def find(name: str, split: str, *, image_size: int) -> Source:
     openers = {"folder": _folder, "npz": _npz}
     if scheme not in openers or not rest:
         raise ValueError(
-            f"`name` must be tfds:NAME, folder:PATH, npz:PATH or parts; got {name!r}"
+            f"`name` is {name!r}: images come from tfds:NAME, folder:PATH, npz:PATH or "
+            "parts"
         )
     return openers[scheme](rest, split)
 
