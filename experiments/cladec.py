@@ -45,8 +45,8 @@ class Config:
     that is trained here: small, the reproduction's classifier, or authors, theirs, for
     32 pixels."""
     data: str | None = "parts"
-    """Images: parts, folder:PATH, npz:PATH or tfds:NAME; the model's own if not given;
-    PROTOJAX_DATA in it is that folder."""
+    """Images: parts, folder:PATH, npz:PATH or tfds:NAME; the model's own if not given.
+    In a path, PROTOJAX_DATA is the folder that the environment variable names."""
     image_size: int | None = None
     """Pixels; the model's usual ones if not given."""
     gray: bool = False

@@ -45,8 +45,8 @@ class Config:
     """Whose features: a name from experiments/networks.py, or package.module:function
     of your own."""
     data: str | None = "parts:1600"
-    """Images: parts, folder:PATH, npz:PATH or tfds:NAME; PROTOJAX_DATA in it is that
-    folder."""
+    """Images: parts, folder:PATH, npz:PATH or tfds:NAME; in a path, PROTOJAX_DATA
+    is the folder that the environment variable names."""
     split: str | None = None
     """Which part of the data; its test images if not given, or all where none are
     apart. Training and test images are both taken from it."""

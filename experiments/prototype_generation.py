@@ -7,7 +7,7 @@ natural image are.
 
     python -m experiments.prototype_generation                  the drawn birds
     python -m experiments.prototype_generation cifar10-resnet20
-    python -m experiments.prototype_generation --model my.module:network \
+    python -m experiments.prototype_generation --model my.module:network \\
         --data folder:my/images
 
 An average of anything is close to a mean. So the same is asked of images that nobody
@@ -46,7 +46,7 @@ class Config:
     which returns `(fn, weights)` with `fn(weights, image) -> logits`."""
     data: str | None = "parts:400"
     """Natural images: parts, folder:PATH, npz:PATH or tfds:NAME; the model's own if not
-    given; PROTOJAX_DATA in it is that folder."""
+    given. In a path, PROTOJAX_DATA is the folder that the environment variable names."""
     split: str | None = None
     """Which part of the data; its test images if not given, or all where none are
     apart."""

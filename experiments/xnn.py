@@ -47,8 +47,8 @@ class Config:
     """A name from experiments/networks.py, or package.module:function of your own,
     which returns `(fn, weights)` with `fn(weights, image) -> logits`."""
     data: str | None = "parts"
-    """Images: parts, folder:PATH, npz:PATH or tfds:NAME; the model's own if not given;
-    PROTOJAX_DATA in it is that folder."""
+    """Images: parts, folder:PATH, npz:PATH or tfds:NAME; the model's own if not given.
+    In a path, PROTOJAX_DATA is the folder that the environment variable names."""
     image_size: int | None = None
     """Pixels; the model's usual ones if not given."""
     layer: str = "stage3"

@@ -1,7 +1,9 @@
 import dataclasses
+import importlib
 import json
 import logging
 import pathlib
+import re
 import sys
 
 import jax
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import cli
+from experiments import cli, compare
 from protojax.scale import report, sweeps
 
 
@@ -132,6 +134,23 @@ def test_unknown_names_and_knobs_end_with_a_hint(capsys):
     assert stop.value.code == 2
     assert "--steps" in capsys.readouterr().err
     assert not pathlib.Path("runs").exists()
+
+
+def test_commands_keep_their_line_breaks_in_help(capsys):
+    with pytest.raises(SystemExit):
+        compare.command(["--help"])
+    assert "overlap rank \\\n        --methods attack" in capsys.readouterr().out
+
+
+def test_the_scripts_are_listed_with_a_line_each():
+    text = importlib.import_module("experiments.__main__").listing()
+    table = pathlib.Path(cli.__file__).with_name("README.md").read_text()
+    listed = {line.split()[0] for line in text.splitlines() if line.startswith("  ")}
+    named = set(re.findall(r"python -m experiments\.(\w+)", table))
+    assert named <= listed and not listed & {"cli", "networks", "__main__"}
+    assert (
+        "  fragility             Interpretation of neural networks is fragile" in text
+    )
 
 
 def test_a_plan_runs_and_writes_nothing(capsys):
