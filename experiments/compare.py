@@ -1,6 +1,6 @@
-"""Hold what several runs left behind side by side, on one page.
+r"""Hold what several runs left behind side by side, on one page.
 
-    python -m experiments.compare "runs/fragility-*" --values overlap rank \\
+    python -m experiments.compare "runs/fragility-*" --values overlap rank \
         --methods attack --by radius --out runs/compared
 
 Every method gets its mean with an interval; pairs of methods are compared on the same

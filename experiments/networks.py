@@ -204,7 +204,7 @@ def shuffled(weights: PyTree, key: Key) -> PyTree:
 
 
 def expand(source: str) -> str:
-    """The name of a source of images, the word PROTOJAX_DATA replaced by what it names."""
+    """The name of a source of images, PROTOJAX_DATA replaced by the folder it names."""
     if "PROTOJAX_DATA" not in source:
         return source
     return source.replace("PROTOJAX_DATA", str(folder()))

@@ -1,4 +1,4 @@
-"""Prototype Generation: a picture of a class, held to the paths of natural images.
+r"""Prototype Generation: a picture of a class, held to the paths of natural images.
 
 Claim (Tagade and Rumbelow 2023): of a class's logit, climbed in pixels from an image
 that stands for no class, comes a picture that the network sees as it sees natural
@@ -7,7 +7,7 @@ natural image are.
 
     python -m experiments.prototype_generation                  the drawn birds
     python -m experiments.prototype_generation cifar10-resnet20
-    python -m experiments.prototype_generation --model my.module:network \\
+    python -m experiments.prototype_generation --model my.module:network \
         --data folder:my/images
 
 An average of anything is close to a mean. So the same is asked of images that nobody
@@ -46,7 +46,8 @@ class Config:
     which returns `(fn, weights)` with `fn(weights, image) -> logits`."""
     data: str | None = "parts:400"
     """Natural images: parts, folder:PATH, npz:PATH or tfds:NAME; the model's own if not
-    given. In a path, PROTOJAX_DATA is the folder that the environment variable names."""
+    given. In a path, PROTOJAX_DATA is the folder that this variable of the environment
+    names."""
     split: str | None = None
     """Which part of the data; its test images if not given, or all where none are
     apart."""

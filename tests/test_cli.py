@@ -146,7 +146,7 @@ def test_the_scripts_are_listed_with_a_line_each():
     text = importlib.import_module("experiments.__main__").listing()
     table = pathlib.Path(cli.__file__).with_name("README.md").read_text()
     listed = {line.split()[0] for line in text.splitlines() if line.startswith("  ")}
-    named = set(re.findall(r"python -m experiments\.(\w+)", table))
+    named = set(re.findall(r"python -m experiments\.([a-z_]+)", table))
     assert named <= listed and not listed & {"cli", "networks", "__main__"}
     assert (
         "  fragility             Interpretation of neural networks is fragile" in text
