@@ -183,6 +183,13 @@ def _layer(
             " is that of the mean; " + _sums(config, setup.train["image"][0].size),
         )
     ]
+    blocks += shown.paired_measures(
+        rows,
+        [m for m in measures if m != "rec_ratio"],
+        methods="decoder",
+        names=NAMES,
+        against=NAMES["reference"],
+    )
     if len(config.alphas) > 2:
         blocks.append(_trade(rows))
     blocks.append(_compared(config, setup, found[layer], layer))
@@ -268,6 +275,9 @@ def _mapped(rows: Sequence[report.Row]) -> pages.Section:
                 " blurred first (deletion, low is good) or brought back first"
                 " (insertion, high is good).",
             ),
+            *shown.paired_measures(
+                rows, ("deletion", "insertion"), methods="map_by", names=names
+            ),
         ],
     )
 
@@ -313,6 +323,8 @@ def _attacked(
                 " is decoded the same as before.",
             )
         )
+        held = {"methods": "line", "columns_by": "radius", "names": NAMES}
+        blocks += shown.paired(of_layer, MOVED[0], **held)
     if kept:
         blocks.append(_seen(kept, rows))
     return pages.Section("Explanations under attack", blocks)

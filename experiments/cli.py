@@ -94,10 +94,8 @@ def run(
         raise SystemExit(130) from None  # what a shell gives for Ctrl-C
     report = folder / "report.html"
     if jax.process_index() == 0:
-        made = (
-            f"report: {report.resolve()}" if report.exists() else f"results: {folder}"
-        )
-        print(made)
+        page = report if storage.is_bucket(report) else report.resolve()
+        print(f"report: {page}" if report.exists() else f"results: {folder}")
 
 
 @contextlib.contextmanager

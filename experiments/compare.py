@@ -9,6 +9,7 @@ same images.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -53,14 +54,22 @@ def main(folders: tuple[str, ...], config: Config) -> None:
 def gathered(folders: Sequence[str], config: Config) -> list[dict[str, Any]]:
     """The rows of all runs, each with the name of its run."""
     runs = report.folders(*folders)
-    if config.methods == "run":
-        seen = {storage.config(run).get("sweep", {}).get("examples") for run in runs}
-        if len(seen) > 1:
-            raise SystemExit(
-                "compare: the runs are of different images, and cannot be paired: "
-                "compare another column, or runs of the same images"
-            )
-    return [{"run": run.name, **row} for run in runs for row in report.read(run)]
+    if config.methods == "run" and len({_images(run) for run in runs}) > 1:
+        raise SystemExit(
+            "compare: the runs are of different images, and cannot be paired: "
+            "compare another column, or runs of the same images"
+        )
+    return [
+        {"run": run.name, **row, "id": f"{row['id']} of {_images(run)}"}
+        for run in runs
+        for row in report.read(run)
+    ]
+
+
+def _images(run: pathlib.Path) -> str | None:
+    """What tells a run's images from others that have the same numbers."""
+    found: str | None = storage.config(run).get("sweep", {}).get("examples")
+    return found
 
 
 def chosen(rows: Rows, config: Config) -> Rows:

@@ -143,28 +143,9 @@ def _explained(
         names=names,
     )
     title = report.label(attribution, names)
-    blocks = [picture, *tables, *_paired(rows, names)]
+    held = {"methods": "attack", "columns_by": "radius", "names": names}
+    blocks = [picture, *tables, *shown.paired(rows, "overlap", **held)]
     return pages.Section(title[0].upper() + title[1:], blocks)
-
-
-def _paired(rows: Rows, names: Names) -> list[pages.Table]:
-    """What the first attack does beyond each other one, to the same images."""
-    first, *others = report.sort(row["attack"] for row in rows)
-    if not others:
-        return []
-    text = report.compared(
-        rows,
-        methods="attack",
-        columns_by="radius",
-        value="overlap",
-        against=first,
-        names=names,
-    )
-    caption = (
-        f"Overlap of each attack less that of {report.label(first, names)}, image by"
-        " image, with 95 % intervals and p of Wilcoxon's signed-rank test after Holm."
-    )
-    return [pages.Table(text, caption)]
 
 
 def _seen(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from experiments import explained, hessian_tables
+from experiments import explained, hessian_tables, shown
 from protojax.scale import figures, pages, report
 
 if TYPE_CHECKING:
@@ -133,8 +133,8 @@ def attacked(
     parts: list[Part] = [(pages.Section("Attacks of equal budget", text), [])]
     for attribution in config.attributions:
         chosen = _paired([row for row in rows if row["attribution"] == attribution])
-        shown = [one for one in kept if one["attribution"] == attribution]
-        parts.append(_of_map(attribution, chosen, shown, chance, names))
+        pictures = [one for one in kept if one["attribution"] == attribution]
+        parts.append(_of_map(attribution, chosen, pictures, chance, names))
     return parts
 
 
@@ -165,6 +165,8 @@ def _of_map(
         )
         for value in values
     ]
+    held = {"methods": "attack", "columns_by": "radius", "names": names}
+    tables += shown.paired(rows, "overlap", **held, against=NULL)
     picture = pages.Picture(
         figure,
         "What stays of the explanation; lower is a stronger attack. Bands: 95 %"

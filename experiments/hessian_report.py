@@ -159,6 +159,7 @@ def _angles(rows: Mapping[str, Rows], size: int) -> Part:
             "Histogram of angles beside their null distributions.",
         ),
         pages.Table("\n".join(lines), "Angles up to sign, from 0 to 90 degrees."),
+        *shown.paired_measures(long, ["angle", "cosine"], methods="of", names=NAMES),
         pages.Table(hessian_tables.quantities(usual, NAMES), "Of the same images."),
         pages.Table(
             hessian_tables.across(sharpness, "c", ["angle", "cosine", *values], NAMES),

@@ -122,7 +122,9 @@ def _moved(
         chance=chance,
         names=names,
     )
-    return pages.Section("How far the influences move", [picture, *tables])
+    held = {"methods": "attack", "columns_by": "radius", "names": names}
+    blocks = [picture, *tables, *shown.paired(rows, "rank", **held)]
+    return pages.Section("How far the influences move", blocks)
 
 
 def _how(rows: Sequence[report.Row], names: Mapping[Any, str]) -> pages.Section:

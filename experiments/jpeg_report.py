@@ -107,6 +107,10 @@ def _table(
     return pages.Table(text, caption)
 
 
+def _paired(rows: Rows, values: Sequence[str]) -> list[pages.Table]:
+    return shown.paired_measures(rows, values, methods="trained", names=NAMES)
+
+
 def _protocol(config: "Config", seen: Rows) -> pages.Section:
     images = len({row["id"] for row in seen})
     return pages.Section(
@@ -128,7 +132,7 @@ def _protocol(config: "Config", seen: Rows) -> pages.Section:
 def _accuracy(seen: Rows, correct: Sequence[str]) -> pages.Section:
     caption = "Share of test images told right, by what is compressed."
     table = _table(seen, correct, "accuracy", caption, estimator=report.proportion)
-    return pages.Section("Accuracy", [table])
+    return pages.Section("Accuracy", [table, *_paired(seen, correct)])
 
 
 def _similarity(odd: Rows) -> pages.Section:
@@ -143,6 +147,7 @@ def _similarity(odd: Rows) -> pages.Section:
                 " image, to that image and to the same one as it is. Images of odd"
                 " classes.",
             ),
+            *_paired(odd, ["similarity_compressed", "similarity_clean"]),
             _table(
                 odd,
                 ["top_odd"],
@@ -166,6 +171,7 @@ def _votes(even: Rows) -> pages.Section:
                 "probability of odd classes",
                 "Probability of odd classes, for images of even ones.",
             ),
+            *_paired(even, ["told_odd_clean", "told_odd_compressed"]),
         ],
     )
 

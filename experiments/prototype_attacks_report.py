@@ -134,7 +134,10 @@ def _accuracy(told: "Rows") -> pages.Section:
         "Share of all test images that are told right, as they are and under an attack"
         " on the label of 8/255 by 10 steps."
     )
-    return pages.Section("What the remedy costs", [pages.Table(text, caption)])
+    cost = shown.paired_measures(
+        told, ("clean", "robust"), methods="trained", names=NAMES
+    )
+    return pages.Section("What the remedy costs", [pages.Table(text, caption), *cost])
 
 
 def _stomach(aims: "Rows", moved: "Rows", parts: Sequence[str]) -> pages.Section:
@@ -168,9 +171,22 @@ def _stomach(aims: "Rows", moved: "Rows", parts: Sequence[str]) -> pages.Section
                 table(moved, rows_by="attack", value="success_compressed"),
                 "The same, asked of the attacked image after compression.",
             ),
+            *_paired(moved, "success"),
             pages.Table(made_of, f"What success is made of, for {_named(first)}."),
         ],
     )
+
+
+def _paired(rows: "Rows", value: str) -> list[pages.Table]:
+    """Attacks on each training, and trainings under each attack, image by image."""
+    return [
+        *shown.paired(
+            *(rows, value), methods="attack", columns_by="trained", names=NAMES
+        ),
+        *shown.paired(
+            *(rows, value), methods="trained", columns_by="attack", names=NAMES
+        ),
+    ]
 
 
 def _literal(literal: "Rows") -> pages.Section:
@@ -225,6 +241,7 @@ def _absent(config: "Config", absent: "Rows") -> pages.Section:
             " more similar: those that an explanation shows.",
             *means,
             pages.Table(share(value="gone"), "Share of images in which it is gone."),
+            *_paired(absent, "gone"),
             pages.Table(
                 share(value="gone_label_kept"), "The same, and the prediction stays."
             ),

@@ -163,12 +163,14 @@ def _criterion(
 ) -> pages.Section:
     table = shown.measures(judged, BEATEN, names=NAMES, rows_by="kind")
     scores = shown.measures(scored, SCORED, names=NAMES, rows_by="kind")
+    held = {"methods": "kind", "names": NAMES, "against": "prototype"}
     text = [
         "Shares of all pairs of a layer and a natural image in which a picture is"
         " closer. Natural images among themselves have one half or so. A picture that"
         " fulfills the paper's definition has 1 in the first two columns, and means"
         " something by it only if the controls have less.",
         pages.Table(table, "The criterion of a prototype, and every control."),
+        *shown.paired_measures(judged, BEATEN, **held),
         "What is left out has no rank correlation: layers without places, once their"
         " levels are taken out, and layers of which a picture moves no unit.",
         pages.Table(
@@ -208,6 +210,7 @@ def _final(jobs: shown.Rows) -> pages.Section:
             "The network as it is, without a random transform, and the mean probability"
             " under random maps.",
             pages.Table(table, "Of the class that a picture stands for."),
+            *shown.paired_measures(jobs, SEEN, methods="method", names=NAMES),
         ],
     )
 

@@ -60,18 +60,75 @@ def measures(
     They are the rows or the columns of the table, whichever is not by something else;
     the name of `value` stands in its corner.
     """
-    long = [
-        {**row, "measure": value, "value": row.get(value)}
-        for value in values
-        for row in rows
-    ]
     return report.table(
-        long,
+        _long(rows, values),
         rows_by=rows_by,
         columns_by=columns_by,
         value="value",
         names=names,
         estimator=estimator,
+    )
+
+
+def _long(rows: Rows, values: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {**row, "measure": value, "value": row.get(value)}
+        for value in values
+        for row in rows
+    ]
+
+
+def paired(
+    rows: Rows,
+    value: str,
+    *,
+    methods: str,
+    columns_by: str,
+    names: Names,
+    against: Any = None,
+) -> list[pages.Table]:
+    """What each method gives beyond one of them, the first if none is named.
+
+    There is no table where there is one method, or where none is held against another.
+    """
+    known = report.sort(row[methods] for row in rows)
+    base = known[0] if against is None else against
+    places = {row[columns_by] for row in rows if row[methods] == base}
+    held = [row for row in rows if row[columns_by] in places]
+    if not places or len({row[methods] for row in held}) < 2:
+        return []
+    text = report.compared(
+        held,
+        methods=methods,
+        columns_by=columns_by,
+        value=value,
+        against=base,
+        names=names,
+    )
+    caption = (
+        f"{report.label(value, names)}, less that of {report.label(base, names)},"
+        " paired by what is sampled (n), with 95 % intervals and p of Wilcoxon's"
+        " signed-rank test after Holm."
+    )
+    return [pages.Table(text, caption[0].upper() + caption[1:])]
+
+
+def paired_measures(
+    rows: Rows,
+    values: Sequence[str],
+    *,
+    methods: str,
+    names: Names,
+    against: Any = None,
+) -> list[pages.Table]:
+    """The same of several columns, side by side."""
+    return paired(
+        _long(rows, values),
+        "value",
+        methods=methods,
+        columns_by="measure",
+        names={**names, "value": "measure"},
+        against=against,
     )
 
 

@@ -97,6 +97,7 @@ def _climbed(
         f" in place of the image. {config.starts} starts of {config.climb} steps cost"
         f" as much as one climb of {config.starts * config.climb}.",
         *_tables(long, "start", "steps", chance, names),
+        *_paired(long, "start", "steps", names, "the image itself"),
         pages.Picture(
             _curves(alone, "steps", "start", chance, names),
             "Damage against the number of steps, climbing from the image itself. Where"
@@ -187,6 +188,7 @@ def _transferred(
         " random signs of the same size, which look for nothing. A column of SmoothGrad"
         " or integrated gradients is judged with more points than were climbed.",
         *_tables(long, "attack_on", "judged", chance, names),
+        *_paired(long, "attack_on", "judged", names, "random"),
         f"Images that were moved with the label kept, by attack: {moved}.",
         _seen(config, kept, names),
     ]
@@ -277,6 +279,13 @@ def _tables(
         chance=chance,
         names=names,
     )
+
+
+def _paired(
+    rows: shown.Rows, methods: str, columns_by: str, names: Names, against: str
+) -> list[pages.Table]:
+    held = {"methods": methods, "columns_by": columns_by, "names": names}
+    return shown.paired(rows, "overlap", **held, against=against)
 
 
 def _curves(

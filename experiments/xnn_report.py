@@ -186,6 +186,12 @@ def _tables(rows: Sequence[report.Row], known: bool) -> pages.Section:
                 " that it follows best, and with the class itself.",
             )
         )
+    blocks += shown.paired_measures(
+        rows,
+        [*FAITHFUL, *APART],
+        methods="method",
+        names=MEASURES | xnn_methods.NAMES,
+    )
     return pages.Section("What the x-features are worth", blocks)
 
 
@@ -343,4 +349,6 @@ def _attacked(config: "Config", rows: Sequence[report.Row]) -> pages.Section:
             chosen, rows_by="attack_by", columns_by="radius", value=value, names=names
         )
         blocks.append(pages.Table(text, f"{names[value].capitalize()}."))
+    held = {"methods": "attack_by", "columns_by": "radius", "names": names}
+    blocks += shown.paired(long, "top_share", **held)
     return pages.Section("Contributions under attack", blocks)

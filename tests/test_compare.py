@@ -34,7 +34,7 @@ def test_attacks_of_several_runs_are_compared_on_one_page(runs, tmp_path, capsys
     compare.command([f"{runs}/*", "--out", str(out)])
     assert f"report: {out}/report.html" in capsys.readouterr().out
     text = (out / "report.md").read_text()
-    assert "| a - b | -0.500 [" in text and "n=8" in text
+    assert "| a - b | -0.500 [" in text and "n=16" in text  # of two sets of images
     (numbers,) = [json.loads((out / "summary.json").read_text())["numbers"]]
     assert [n["attack"] for n in numbers] == ["a", "a", "b", "b"]
     table = csv.reader((out / "tables/1-1-overlap.csv").read_text().splitlines())

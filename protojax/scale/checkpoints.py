@@ -43,8 +43,8 @@ def save(
     """Write a checkpoint of `state.step`, and wait until it is written.
 
     Args:
-      folder: where the checkpoints of one training are; made if need be. Buckets
-        (`gs://`, `s3://`) are welcome.
+      folder: where the checkpoints of one training are; made if need be. Buckets of
+        Google (`gs://`) are welcome; Orbax writes to no others.
       state: what is saved.
       config: what `restore` cannot know and a reader wants to: anything JSON takes.
       keep: how many checkpoints stay; the oldest go.
@@ -54,8 +54,8 @@ def save(
       as it is, or if this is not the process that writes, see `saving`.
 
     Raises:
-      ValueError: if `keep` is less than 1, or the folder holds a later step: it belongs
-        to another training.
+      ValueError: if `keep` is less than 1, the folder is in a bucket of another kind,
+        or it holds a later step: it belongs to another training.
       UnwrittenCheckpoint: a full disk, a folder that may not be written to.
 
     >>> import tempfile, jax, optax
@@ -286,6 +286,11 @@ def steps(folder: Folder) -> list[int]:
 
 def _path(folder: Folder) -> epath.Path:
     path = epath.Path(folder)
+    if storage.is_bucket(path) and not os.fspath(path).startswith("gs://"):
+        raise ValueError(
+            f"`folder` is {os.fspath(path)}: Orbax keeps checkpoints on disks and in"
+            " gs:// alone, pass a folder there"
+        )
     return path if storage.is_bucket(path) else path.expanduser().resolve()
 
 

@@ -136,6 +136,12 @@ def test_a_folder_that_cannot_be_is_told(tmp_path):
         checkpoints.save(tmp_path / "file" / "inside", start(), {})
 
 
+def test_a_bucket_that_orbax_cannot_write_to_is_told_before_anything_is_trained():
+    for call in (lambda f: checkpoints.save(f, start(), {}), checkpoints.steps):
+        with pytest.raises(ValueError, match="s3://mine/a: .* in gs:// alone, pass"):
+            call("s3://mine/a")
+
+
 def test_a_missing_checkpoint_is_named(saved):
     folder, _ = saved
     with pytest.raises(checkpoints.MissingCheckpoint, match="no checkpoint in"):

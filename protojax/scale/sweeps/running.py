@@ -69,7 +69,8 @@ def run(
     with the same arguments, each does the parts that are its own and waits for those of
     the others: all rows are there when it returns. They meet in the folder alone. If
     none has come from the others for a minute, and for twice as long as the slowest
-    part took here, who is left does what is missing.
+    part took here (for ten minutes where there was none to do), who is left does what
+    is missing.
 
     Args:
       one: `one(weights, example, key, **setting) -> {name: value}`, of one example;
@@ -139,7 +140,10 @@ def run(
             stop,
         )
         if gone:
-            _log.warning("taking over %d parts that nobody has done", len(gone))
+            _log.warning(
+                "taking over %d parts that nobody has done (do all see %s?)",
+                *(len(gone), folder),
+            )
             left = [call for call in calls if call.part in set(gone)]
             _fill(sweep, sharing.turned(left, **me), stop)
 

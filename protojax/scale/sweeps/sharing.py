@@ -12,6 +12,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 _LEAST = 60.0  # seconds without news before a process is taken for gone
+_UNKNOWN = 600.0  # the same where nothing is known of how long a part takes
 _PAUSE = 1.0  # seconds between two looks
 
 
@@ -41,12 +42,12 @@ def patience(longest: float) -> float:
 
     Args:
       longest: seconds that the slowest of this process's own parts took, compilation
-        included.
+        included; zero where it had none to do.
 
     Returns:
       Seconds: others may be half as fast.
     """
-    return max(_LEAST, 2 * longest)
+    return max(_LEAST, 2 * longest) if longest else _UNKNOWN
 
 
 def awaited(
