@@ -67,7 +67,8 @@ def rows(quick: bool) -> Iterator[timing.Row]:
     sizes = QUICK if quick else Sizes()
     case = load(sizes, 2)
     for way in torch_generation.WAYS:
-        assert_same(way, case)
+        for steps, least in ((1, 0.99), (2, 0.9)):
+            assert_same(way, case, steps, least)
     for work, jobs in WORKS.items():
         yield from contest(work, min(jobs, 2) if quick else jobs, sizes, not quick)
 
@@ -162,24 +163,28 @@ def peer(
     )
 
 
-def assert_same(how: str, case: Case) -> None:
-    """Two steps without transforms lead ours and theirs to the same images."""
+def assert_same(how: str, case: Case, steps: int, least: float) -> None:
+    """Steps without transforms lead ours and theirs to the same images.
+
+    The first step of Adam is a sign, and of a gradient near zero rounding decides.
+    After it many neighbors are equal but for rounding, which then decides the sign of
+    their difference: so fewer pixels agree after the second.
+    """
 
     def ours(variables: Any, x: Array, y: Array) -> Array:
         score = objectives.logit(functools.partial(MODEL.apply, variables), y)
         if how == "the same":
-            return generation.prototype(score, x, transform=None, steps=2).x
+            return generation.prototype(score, x, transform=None, steps=steps).x
         params = generation.fourier_params(generation.from_rgb(x))
         canvas = generation.fourier(x.shape)._replace(start=lambda _: params)
-        return generation.generate(score, canvas, steps=2).x
+        return generation.generate(score, canvas, steps=steps).x
 
     own = contests.program(ours, case.variables, case.starts, case.classes).run()
     layout = next(iter(torch_peers.FORMATS))
-    theirs = peer(how, layout, *_numpy(case), 2, transformed=False)()
-    # Adam's first steps are signs: of a gradient near zero rounding decides.
+    theirs = peer(how, layout, *_numpy(case), steps, transformed=False)()
     same = np.mean(np.abs(np.asarray(own) - theirs) < 0.01)
-    if same < 0.95:
-        raise AssertionError(f"{how}: only {same:.1%} of the pixels agree")
+    if same < least:
+        raise AssertionError(f"{how}, {steps} steps: only {same:.1%} of pixels agree")
 
 
 def _waves(starts: np.ndarray) -> list[np.ndarray]:
