@@ -246,7 +246,7 @@ def _compared(
             titles.append(f"alpha {alpha:.2g}" if kind == "cladec" else NAMES[kind])
     pictures = [[_colored(column[i]) for column in columns] for i in range(len(images))]
     return pages.Picture(
-        figures.panels(pictures, titles=titles),
+        figures.panels(pictures, titles=titles, side=1.45),
         f"Unseen images, and what is made of the layer `{layer}`: by ClaDec for each"
         " alpha, and by what it is held against. All on one scale of gray.",
         "Images beside their reconstructions.",
@@ -349,6 +349,7 @@ def _seen(kept: Sequence[dict[str, Any]], rows: Sequence[report.Row]) -> pages.P
             pictures,
             titles=["image", "attacked", "decoded before", "after"],
             notes=notes,
+            side=1.45,
         ),
         f"Under {NAMES[rows[0]['attack']]} at {report.label(largest, {})}.",
         "Images and what is decoded of them, before and after an attack.",

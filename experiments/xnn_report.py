@@ -243,14 +243,13 @@ def _concepts(
         for index in found.top[place, f][:6]:
             adds, label = found.parts[place, index, f], setup.test["label"][index]
             texts.append(f"{adds:+.2f}, class {label}")
-        texts[0] = f"x-feature {f + 1}, mean {mean:+.2f}\n{texts[0]}"
+        texts[0] = f"x-feature {f + 1}:\nmean {mean:+.2f}\n{texts[0]}"
         pictures.append(images)
         notes.append(texts)
     if not pictures:
         return f"No x-feature of {_name(setup, c)} is active on six images."
-    figure = figures.panels(
-        pictures, titles=["largest", *(f"no. {n}" for n in range(2, 7))], notes=notes
-    )
+    titles = ["largest", *(f"no. {n}" for n in range(2, 7))]
+    figure = figures.panels(pictures, titles=titles, notes=notes, side=1.35)
     return pages.Picture(
         figure,
         f"{_name(setup, c)}. One line for each x-feature, by its mean contribution on"
