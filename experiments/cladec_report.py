@@ -140,9 +140,11 @@ def _protocol(
         f"`{name}` {list(shape)}" for name, shape in facts["shapes"].items()
     )
     decoder = {"authors": "authors' decoder", "small": "reproduction's small decoder"}
+    right = f"has {facts['accuracy']:.1%} of {facts['test']} unseen images right"
+    if config.labels == "predicted":
+        right = f"gives the {facts['test']} unseen images their labels"
     text = [
-        f"A classifier ({config.model}; it has {facts['accuracy']:.1%} of"
-        f" {facts['test']} unseen images right) is frozen. From each of its layers"
+        f"A classifier ({config.model}; it {right}) is frozen. From each of its layers"
         f" ({shapes}) the {decoder[config.decoder]} is trained to make the image again,"
         f" on {facts['train']} images, {config.epochs} epochs, {config.seeds} seeds:"
         " (1 - alpha) times the mean squared error of the pixels, plus alpha times the"

@@ -129,8 +129,12 @@ def _protocol(
         f" units makes of them {config.features} x-features, of which a linear"
         f" read-out gives the score of a class: {len(setup.classes)} classes, {joint},"
         f" {config.seeds} seeds. Trained on {facts['train']} images, a tenth of which"
-        f" decides when to stop; all numbers are of **{facts['test']} others**, of"
-        f" which the classifier has {facts['accuracy']:.1%} right.",
+        f" decides when to stop; all numbers are of **{facts['test']} others**, "
+        + (
+            "of the classes that the classifier takes them for."
+            if config.labels == "predicted"
+            else f"of which the classifier has {facts['accuracy']:.1%} right."
+        ),
         f"- Scores have a standard deviation of {facts['score_std']:.3g}, and are"
         f" scaled to {config.spread:g} in training; units to a mean square of one.\n"
         f"- {accepted} of {len(networks)} networks passed the acceptance rule within"

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Fn
-from protojax.mechanisms import images
 from protojax.methods import activations
 from protojax.methods.srae import fidelity
 
@@ -88,8 +88,10 @@ def replaced(fn: Fn, predicted: Fn, c: ArrayLike) -> Fn:
 def pooled(h: Array, *, size: int) -> Array:
     """The means of a feature map over a grid of cells, as one vector of units.
 
-    Where the grid does not divide the map, cells overlap by a row or column, as in
-    adaptive average pooling.
+    Where the grid does not divide the map, two cells share a row or column, each the
+    part of it that lies inside. So every place of the map counts the same. (Adaptive
+    average pooling, whose cells overlap, counts some twice or four times, which then
+    stand out in all maps of what is made of the units.)
 
     Args:
       h: `[H, W, D]` feature map.
@@ -111,7 +113,13 @@ def pooled(h: Array, *, size: int) -> Array:
             f"`size` is {size} but the map is {h.shape[0]} x {h.shape[1]}: choose 1 to "
             f"{min(h.shape[:2])}"
         )
-    rows, columns = (
-        images.window_means(length, size).astype(h.dtype) for length in h.shape[:2]
-    )
+    rows, columns = (_cells(length, size).astype(h.dtype) for length in h.shape[:2])
     return jnp.einsum("ih,jw,hwd->ijd", rows, columns, h, precision="highest").ravel()
+
+
+def _cells(length: int, size: int) -> np.ndarray:
+    """The weights of means over equal cells of an axis, `[size, length]`."""
+    edges = np.arange(size + 1)[:, None] * length / size
+    place = np.arange(length)
+    inside = np.minimum(edges[1:], place + 1) - np.maximum(edges[:-1], place)
+    return np.maximum(inside, 0) * size / length

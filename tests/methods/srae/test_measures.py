@@ -61,6 +61,13 @@ def test_two_trainings_are_matched_whatever_order_and_sign_their_features_have()
         srae.matched(a, a[1:])
 
 
+def test_every_place_counts_the_same_in_cells_that_do_not_divide_a_map():
+    h = np.float32(np.random.default_rng(0).normal(size=(13, 7, 2)))
+    fine = h.repeat(3, axis=0).repeat(3, axis=1)  # of which the cells are whole
+    expected = fine.reshape(3, 13, 3, 7, 2).mean((1, 3)).ravel()
+    np.testing.assert_allclose(srae.pooled(h, size=3), expected, atol=1e-6)
+
+
 def test_errors_of_a_score_for_all_and_for_some():
     rng = np.random.default_rng(0)
     y, guess = np.float32(rng.normal(size=(2, 30)))
