@@ -51,6 +51,12 @@ MOVED = ("relative", "moved")
 SHOWN = 6
 """Images of the comparison."""
 
+_JUDGED = (
+    "The classifier's word on an image that was decoded to please it is worth little;"
+    " **accuracy of new classifiers** is that of ones which are trained on decoded"
+    " images from scratch, and tested on decoded images."
+)
+
 
 def write(
     config: "Config",
@@ -158,9 +164,7 @@ def _protocol(
         f"- **Linear decoder** (ridge {cladec_training.RIDGE:g}) and **PCA** (of as"
         " many numbers as the code has, where there are at most"
         f" {cladec_training.LINEAR_AT_MOST}): closed forms.",
-        "The classifier's word on an image that was decoded to please it is worth"
-        " little; **accuracy of new classifiers** is that of ones which are trained on"
-        " decoded images from scratch, and tested on decoded images.",
+        *([_JUDGED] if config.evaluate else []),
         f"**{diverged} of {len(rows)} decoders diverged**: they are left out of every"
         " mean and counted. Intervals (95 % bootstrap) are over seeds.",
     ]
