@@ -20,6 +20,7 @@ from protojax import (
 )
 from protojax.conformance import JAX
 from tests.ours_curvature import OURS_OF_CURVATURE
+from tests.ours_generation import OURS_OF_GENERATION
 
 
 def image(x):
@@ -229,6 +230,7 @@ OURS = {
     **of_two_maps,
     **srae_maps,
     **OURS_OF_CURVATURE,
+    **OURS_OF_GENERATION,
     "gradient": attribution(attributions.gradient),
     "integrated_gradients": integrated_gradients,
     "quadrature": lambda rule, steps: jnp.stack(getattr(attributions, rule)(steps)),

@@ -7,10 +7,14 @@ from protojax.conformance import (
     curvature,
     metrics,
     prototypes,
+    visualizations,
 )
 from protojax.conformance.cases import Case
 
-_FAMILIES = attributions, attacks, curvature, metrics, prototypes, codes
+_FAMILIES = (
+    *(attributions, attacks, curvature, metrics, prototypes, codes),
+    visualizations,
+)
 
 CASES: tuple[Case, ...] = tuple(case for family in _FAMILIES for case in family.CASES)
 """All cases."""
