@@ -12,6 +12,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Fn, Key
 from protojax.mechanisms import ascent, lowering
@@ -155,7 +156,7 @@ def leave_out(natural: Natural, path: Path) -> Natural:
     >>> float(mean_path(leave_out(natural, {"pixels": jnp.array(3.0)}))["pixels"])
     1.0
     """
-    if ascent.known(natural.number) and natural.number < 2:
+    if ascent.known(natural.number) and np.asarray(natural.number) < 2:
         raise ValueError(
             f"`natural` is of {natural.number} image: leaving one out takes two or more"
         )
