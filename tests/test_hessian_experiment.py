@@ -242,6 +242,7 @@ def test_a_run_reports_on_all_questions_and_resumes(seen, monkeypatch, tmp_path)
         *("ratio", "overlap", "gain", "angle_orthogonal", "map", "second_term"),
     }
     page = (tmp_path / "here/report.md").read_text()
+    assert "paired by what is sampled" in page
     assert "No ReLU was found" not in page and "nan" not in page.split()
     # What is missing is no number, and no reason to fail.
     read = report.read

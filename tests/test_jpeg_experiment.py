@@ -205,6 +205,7 @@ def test_a_run_reports_on_every_training_and_resumes(setup, monkeypatch, tmp_pat
     }
     page = (tmp_path / "report.md").read_text()
     assert "nan" not in page.split() and "The most similar prototypes" in page
+    assert "paired by what is sampled" in page
 
 
 @pytest.mark.parametrize(

@@ -357,6 +357,7 @@ def test_a_run_reports_both_protocols_and_resumes(setup, monkeypatch, tmp_path):
     page = (tmp_path / "report.md").read_text()
     assert "nan" not in page.split() and "As the authors' code counts" in page
     assert page.count("one network of each training") == 1
+    assert "paired by what is sampled" in page
 
 
 @pytest.mark.parametrize(
