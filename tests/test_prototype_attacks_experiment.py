@@ -355,9 +355,8 @@ def test_a_run_reports_both_protocols_and_resumes(setup, monkeypatch, tmp_path):
         *(("success", None), ("success", "april"), ("success", "may")),
     }
     page = (tmp_path / "report.md").read_text()
-    assert "nan" not in page.split() and "As the authors' code counts" in page
-    assert page.count("one network of each training") == 1
-    assert "paired by what is sampled" in page
+    assert "nan" not in page.split() and page.count("one network of each training") == 1
+    assert "As the authors' code counts" in page and "paired by what is sampled" in page
 
 
 @pytest.mark.parametrize(

@@ -132,12 +132,12 @@ def _one_hot(name, count, ddof, expected):
     return _case(name, "probability_variance", expected, _CLOSED, 1e-7, **given)
 
 
-def linear(operations, x):
+def _linear(operations, x):
     """The sum of w x, highest in the corner 1[w > 0]."""
     return operations.total(operations.array(_SLOPES) * x, 1)
 
 
-def bump(operations, x):
+def _bump(operations, x):
     """Minus the squared distance from t, highest at t."""
     return -operations.total((x - operations.array(_TOP)) ** 2, 1)
 
@@ -178,9 +178,9 @@ CASES = [
     _standardized("7.3.2", 1.0, 0.0),
     _standardized("7.3.3", 7.0, 3.0),
     _case(
-        "7.4.1", "highest_in_box", [1, 0, 1, 1, 0], _CLOSED, score=linear, x0=[0.5] * 5
+        "7.4.1", "highest_in_box", [1, 0, 1, 1, 0], _CLOSED, score=_linear, x0=[0.5] * 5
     ),
-    _case("7.4.2", "highest_in_box", _TOP, _CLOSED, 1e-2, score=bump, x0=[0.5] * 5),
+    _case("7.4.2", "highest_in_box", _TOP, _CLOSED, 1e-2, score=_bump, x0=[0.5] * 5),
     _one_hot("1.3.1", 10, 0, 0.09),
     _one_hot("1.3.2", 1000, 0, 9.99e-4),
     _one_hot("1.3.3", 10, 1, 0.1),
