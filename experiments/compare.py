@@ -53,15 +53,15 @@ def main(folders: tuple[str, ...], config: Config) -> None:
 
 def gathered(folders: Sequence[str], config: Config) -> list[dict[str, Any]]:
     """The rows of all runs, each with the name of its run."""
-    runs = report.folders(*folders)
-    if config.methods == "run" and len({_images(run) for run in runs}) > 1:
+    images = {run: _images(run) for run in report.folders(*folders)}
+    if config.methods == "run" and len({*images.values()}) > 1:
         raise SystemExit(
             "compare: the runs are of different images, and cannot be paired: "
             "compare another column, or runs of the same images"
         )
     return [
-        {"run": run.name, **row, "id": f"{row['id']} of {_images(run)}"}
-        for run in runs
+        {"run": run.name, **row, "id": f"{row['id']} of {of}"}
+        for run, of in images.items()
         for row in report.read(run)
     ]
 
