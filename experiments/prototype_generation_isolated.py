@@ -96,13 +96,13 @@ def section(folder: pathlib.Path) -> tuple[pages.Section, list[dict[str, Any]]]:
         ]
         for each in kept[:6]
     ]
-    others = [rows[(place + 1) % len(rows)]["label"] for place in range(len(rows))]
+    others = [*rows[1:], rows[0]]
     notes = [
         [
             f"class {row['label']}: {report.number(row['probability'], '.0%')}",
             f"class {row['label']}: {report.number(row['shown'], '.0%')}",
             "",
-            f"class {other}: {report.number(row['other_shown'], '.0%')}",
+            f"class {other['label']}: {report.number(row['other_shown'], '.0%')}",
         ]
         for row, other in zip(rows[:6], others[:6], strict=True)
     ]

@@ -255,12 +255,11 @@ def matrices(
 
     Rows are the classes that pictures stand for; classes without any are NaN.
     """
-    size = len(setup.classes)
+    size, room = len(setup.classes), prototype_generation_setup.ROOM
     found = np.full((2, size, size), np.nan)
     for place, label in enumerate(setup.classes):
-        first = label * prototype_generation_setup.ROOM
-        own = range(first, first + prototype_generation_setup.ROOM)
-        mine = [k for k in kept if k["method"] == method and k["id"] in own]
+        of_class = [k for k in kept if k["id"] // room == label]
+        mine = [k for k in of_class if k["method"] == method]
         if mine:
             found[0, place] = np.mean([k["entangled_probability"] for k in mine], 0)
             found[1, place] = np.mean([k["entangled_logit"] for k in mine], 0)

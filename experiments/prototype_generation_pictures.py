@@ -13,7 +13,7 @@ from experiments import (
     shown,
 )
 from protojax import generation, parts
-from protojax.scale import figures, pages, report, sources
+from protojax.scale import drawing, figures, pages, report, sources
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -167,7 +167,7 @@ def _natural_band(axis: "Axes", setup: Setup, judged: shown.Rows, value: str) ->
         known = [v for v in seen if v is not None]
         if known:
             ends[:, number] = np.quantile(known, [0.05, 0.95])
-    axis.fill_between(numbers, *ends, color="#d8dbe0", alpha=0.7, lw=0, zorder=0)
+    axis.fill_between(numbers, *ends, color=drawing.FAINT, alpha=0.7, lw=0, zorder=0)
 
 
 def entangled(

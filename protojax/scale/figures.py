@@ -175,9 +175,7 @@ def histograms(
     names = names or {}
     with sheet((6.2, 3.3)) as figure:
         axis = figure.subplots()
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.set_axisbelow(True)
-        axis.grid(axis="y", color=FAINT, lw=0.6)
+        _open(axis)
         for place, key in enumerate(report.sort(row[lines] for row in rows)):
             color = COLORS[place % len(COLORS)]
             chosen = [r for r in rows if r[lines] == key and r[value] is not None]
@@ -248,9 +246,7 @@ def spectrum(
     least = floor * peak
     with sheet((6.2, 3.3)) as figure:
         axis = figure.subplots()
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.set_axisbelow(True)
-        axis.grid(axis="y", color=FAINT, lw=0.6)
+        _open(axis)
         axis.set_yscale("log")
         drawn = np.maximum(density, least)
         if len(ends) == 2:
@@ -283,10 +279,15 @@ def spectrum(
     return figure
 
 
-def _frame(axis: "Axes", ticks: list[float], name: str, logarithmic: str) -> None:
+def _open(axis: "Axes") -> None:
+    """Without a frame above and at the right, and with faint lines behind."""
     axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", color=FAINT, lw=0.6)
     axis.set_axisbelow(True)
+    axis.grid(axis="y", color=FAINT, lw=0.6)
+
+
+def _frame(axis: "Axes", ticks: list[float], name: str, logarithmic: str) -> None:
+    _open(axis)
     labels = [report.label(tick, {}) for tick in ticks]
     if all(text.endswith("/255") for text in labels):
         name, labels = f"{name} (/255)", [text[:-4] for text in labels]
