@@ -139,6 +139,8 @@ def test_bad_counts_and_a_missing_key_are_named():
         climb(lambda x: x, jnp.array(0.0), steps=2.5)
     with pytest.raises(ValueError, match="`transform` is random: pass `key`"):
         climb(lambda x: x, jnp.array(0.0), transform=lambda x, *, key: x)  # noqa: ARG005
+    with pytest.raises(AssertionError, match="rank"):
+        climb(jnp.sum, jnp.zeros(3), select=lambda x: x)
 
 
 def image(seed=0, shape=(6, 5, 3)):
@@ -241,6 +243,8 @@ def test_bad_balls_are_named():
         ascent.within(x, -0.1)
     with pytest.raises(ValueError, match="`radius` is nan"):
         ascent.within(x, float("nan"))
+    with pytest.raises(ValueError, match=r"`radius` has shape \(3,\): .*jax.vmap"):
+        ascent.within(x, jnp.full(3, 0.1))  # one for each channel, it would be
     with pytest.raises(ValueError, match="`x` has NaN pixels"):
         ascent.within(x.at[0, 0, 0].set(jnp.nan), 0.1)
     with pytest.raises(ValueError, match="from 0 to 255, outside of .*divide by 255"):

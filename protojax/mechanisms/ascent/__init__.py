@@ -8,6 +8,7 @@ from protojax.mechanisms.ascent.balls import free, within
 from protojax.mechanisms.ascent.checks import (
     check_count,
     check_finite,
+    check_number,
     check_positive,
     known,
     size_of,
@@ -28,6 +29,7 @@ __all__ = [
     "better",
     "check_count",
     "check_finite",
+    "check_number",
     "check_positive",
     "evaluate",
     "free",

@@ -40,9 +40,10 @@ def within(
       A function `[...] -> [...]` onto the set, the identity on it.
 
     Raises:
-      ValueError: for a radius below zero, a center that is NaN or out of bounds, a mask
-        of other values than 0 and 1 (where these are known, that is, not traced) or of
-        a shape that does not fit, and for an unknown norm.
+      ValueError: for a radius that is below zero, NaN or no single number, a center
+        that is NaN or out of bounds, a mask of other values than 0 and 1 (where these
+        are known, that is, not traced) or of a shape that does not fit, and for an
+        unknown norm.
 
     >>> import jax.numpy as jnp
     >>> within(jnp.array([0.5, 0.95]), 0.125)(jnp.array([0.9, 2.0])).tolist()
@@ -139,7 +140,8 @@ def _l2_box(
 
 
 def _check_radius(radius: ArrayLike) -> None:
-    if checks.known(radius) and not np.all(np.asarray(radius) >= 0):
+    checks.check_number("radius", radius)
+    if checks.known(radius) and not np.asarray(radius) >= 0:
         raise ValueError(
             f"`radius` is {radius}: pass a radius of zero or more, in the units of the "
             "pixels (8/255 for images in [0, 1])"

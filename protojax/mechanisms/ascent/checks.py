@@ -39,6 +39,25 @@ def check_count(name: str, value: int) -> None:
         raise ValueError(f"`{name}` is {value}: pass a whole number")
 
 
+def check_number(name: str, value: ArrayLike) -> None:
+    """Refuse an array in the place of one number, over whose axes it would broadcast.
+
+    Args:
+      name: how the argument is called.
+      value: `[]` the number; may be traced.
+
+    Raises:
+      ValueError: naming argument, shape and remedy.
+
+    >>> check_number("radius", 8 / 255)
+    """
+    if np.ndim(value):
+        raise ValueError(
+            f"`{name}` has shape {np.shape(value)}: pass one number, and use "
+            "`jax.vmap` for several"
+        )
+
+
 def check_positive(name: str, value: ArrayLike, *, or_zero: bool = False) -> None:
     """Refuse a number that is not above zero, where it is known.
 
@@ -52,9 +71,10 @@ def check_positive(name: str, value: ArrayLike, *, or_zero: bool = False) -> Non
 
     >>> check_positive("step_size", 0.1)
     """
+    check_number(name, value)
     if not known(value):
         return
-    if not np.all(np.asarray(value) >= 0 if or_zero else np.asarray(value) > 0):
+    if not (np.asarray(value) >= 0 if or_zero else np.asarray(value) > 0):
         least = "zero or more" if or_zero else "above zero"
         raise ValueError(f"`{name}` is {value}: it must be {least}")
 

@@ -71,6 +71,7 @@ def ascend(
 
     Raises:
       ValueError: for fewer than one step, or a transform without a key.
+      AssertionError: if `objective` or `select` gives anything else than one number.
 
     >>> import jax.numpy as jnp, optax
     >>> out = ascend(lambda x: -((x - 1.0) ** 2), jnp.array(0.0),
@@ -90,7 +91,9 @@ def ascend(
 
     climb = lowering.canonical(jax.value_and_grad(seen))
     judge = lowering.canonical(select or objective)
-    dtype = jnp.result_type(jax.eval_shape(judge, x).dtype, float)
+    judged = jax.eval_shape(judge, x)
+    chex.assert_rank(judged, 0)
+    dtype = jnp.result_type(judged.dtype, float)
 
     def body(carry: tuple, xs: tuple) -> tuple[tuple, tuple]:
         z, state, best = carry

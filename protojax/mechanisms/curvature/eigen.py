@@ -210,7 +210,7 @@ def condition_number(
       The number with both ends.
 
     Raises:
-      ValueError: for fewer than two steps or dimensions.
+      ValueError: for fewer than two steps or dimensions, or a negative damping.
       NotPositiveDefinite: if the damped operator is known to be indefinite or singular.
       Stalled: if the operator is known to be zero.
       FloatingPointError: if a product is known not to be finite.
@@ -225,6 +225,7 @@ def condition_number(
     operator = krylov.flat(matvec, like)
     (size,) = operator.like.shape
     ascent.check_count("steps", steps)
+    ascent.check_positive("damping", damping, or_zero=True)
     if min(steps, size) < 2:
         raise ValueError(
             f"`steps` is {steps} and the dimension {size}: a condition number takes two"

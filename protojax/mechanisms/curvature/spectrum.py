@@ -160,6 +160,9 @@ def density(
     Returns:
       The estimate, each field `[G]`; it integrates to one.
 
+    Raises:
+      ValueError: for a single direction, or a width that is known not to be positive.
+
     >>> spectrum = Spectrum(jnp.zeros((2, 1)), jnp.ones((2, 1)), jnp.array(1))
     >>> round(float(density(spectrum, jnp.zeros(1), width=0.1).value[0]), 4)
     3.9894
@@ -181,6 +184,9 @@ def mass(
     Returns:
       The estimate, each field `[G]`; values from zero to one.
 
+    Raises:
+      ValueError: as for `density`.
+
     >>> spectrum = Spectrum(jnp.zeros((2, 1)), jnp.ones((2, 1)), jnp.array(1))
     >>> mass(spectrum, jnp.array([-9.0, 0.0, 9.0]), width=0.1).value.tolist()
     [0.0, 0.5, 1.0]
@@ -191,10 +197,7 @@ def mass(
 
 def _width(spectrum: Spectrum, width: ArrayLike | None) -> ArrayLike:
     if width is not None:
-        if ascent.known(width) and not jnp.all(jnp.asarray(width) > 0):
-            raise ValueError(
-                f"`width` is {width}: pass a standard deviation above zero"
-            )
+        ascent.check_positive("width", width)
         return width
     span = jnp.max(spectrum.nodes) - jnp.min(spectrum.nodes)
     tiny = jnp.finfo(span.dtype).eps * jnp.max(jnp.abs(spectrum.nodes))

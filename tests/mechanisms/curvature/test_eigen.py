@@ -287,6 +287,8 @@ def test_an_indefinite_or_singular_operator_has_no_condition_number(symmetric):
             condition(matrix)
     with pytest.raises(ValueError, match="`steps` is 8 and the dimension 1: a cond"):
         condition(np.ones((1, 1)))
+    with pytest.raises(ValueError, match="`damping` is nan: it must be zero or more"):
+        condition(np.eye(2), np.nan)
 
 
 # requests that cannot be served
