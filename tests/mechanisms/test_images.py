@@ -97,10 +97,6 @@ def test_jitter_moves_whole_pixels_in_all_directions():
     np.testing.assert_allclose(moved.sum((1, 2)), 1)
     filled = images.jitter(jnp.ones((5, 5, 2)), key=KEY, pixels=3, fill=1.0)
     np.testing.assert_allclose(filled, 1)
-    with pytest.raises(ValueError, match="`sigma` is -1: it must be zero or more"):
-        images.gaussian_blur(jnp.ones((4, 4, 1)), sigma=-1)
-    with pytest.raises(ValueError, match="`pixels` is -1"):
-        images.jitter(x, key=KEY, pixels=-1)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.6, 2.5])
@@ -136,12 +132,20 @@ def test_resizing_agrees_with_pytorch(size):
     np.testing.assert_allclose(images.resize(x, size), peer, atol=2e-6)
 
 
-def test_bad_sizes_are_named():
+def test_bad_knobs_and_sizes_are_named():
+    x = image()
+    with pytest.raises(ValueError, match="`sigma` is -1: it must be zero or more"):
+        images.gaussian_blur(x, sigma=-1)
+    with pytest.raises(ValueError, match="`pixels` is -1"):
+        images.jitter(x, key=KEY, pixels=-1)
+    for scale in (-0.1, 1.0, np.nan):  # a factor of zero or less would be drawn
+        with pytest.raises(ValueError, match=f"`scale` is {scale}: pass the largest"):
+            images.random_affine(x, key=KEY, scale=scale)
     for size in ((4,), (0, 3)):
         with pytest.raises(ValueError, match="`size` is"):
-            images.resize(image(), size)
+            images.resize(x, size)
         with pytest.raises(ValueError, match="`size` is"):
-            images.resize_nearest(image(), size)
+            images.resize_nearest(x, size)
 
 
 def test_the_nearest_pixel_is_that_of_pytorch():

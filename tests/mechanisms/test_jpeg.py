@@ -146,5 +146,7 @@ def test_bad_qualities_and_channels_are_named():
         images.random_jpeg(x, key=jax.random.key(0), low=0)
     with pytest.raises(ValueError, match="`high` is 120"):
         images.random_jpeg(x, key=jax.random.key(0), high=120)
+    with pytest.raises(ValueError, match="`low` is 90 and `high` is 30: pass"):
+        images.random_jpeg(x, key=jax.random.key(0), low=90, high=30)
     with pytest.raises(ValueError, match="`x` has 4 channels"):
         images.jpeg(jnp.zeros((8, 8, 4)), quality=20)

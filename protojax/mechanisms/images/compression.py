@@ -75,7 +75,8 @@ def jpeg(
       `[H, W, C]` the decoded image, whole gray levels in [0, 1].
 
     Raises:
-      ValueError: for a quality out of range, where it is known.
+      ValueError: for a batch, other channels, or a quality out of range, where it is
+        known.
 
     References:
       ISO/IEC 10918-1; annex K for the tables. Their scaling, and how color is brought
@@ -128,7 +129,7 @@ def random_jpeg(
       `[H, W, C]` the decoded image.
 
     Raises:
-      ValueError: for a quality out of range, where it is known.
+      ValueError: as for `jpeg`, or if no quality is left between the two.
 
     >>> x = jnp.full((8, 8, 1), 0.5)
     >>> random_jpeg(x, key=jax.random.key(0)).shape
@@ -136,6 +137,8 @@ def random_jpeg(
     """
     _check_quality("low", low)
     _check_quality("high", high)
+    if ascent.known((low, high)) and not np.asarray(low) <= np.asarray(high):
+        raise ValueError(f"`low` is {low} and `high` is {high}: pass `low` <= `high`")
     quality = jax.random.randint(key, (), low, jnp.asarray(high) + 1)
     return jpeg(x, quality=quality.astype(x.dtype), rounding=rounding)
 

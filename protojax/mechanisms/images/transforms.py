@@ -32,6 +32,9 @@ def affine(x: Array, matrix: Array, *, fill: ArrayLike = 0.0) -> Array:
     Returns:
       `[H, W, C]` the warped image.
 
+    Raises:
+      ValueError: for a batch.
+
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[[1.0], [2.0], [3.0]]])
     >>> shift = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
@@ -43,7 +46,8 @@ def affine(x: Array, matrix: Array, *, fill: ArrayLike = 0.0) -> Array:
     height, width, channels = x.shape
     center = (jnp.array([height, width], x.dtype) - 1) / 2
     grid = jnp.indices((height, width), x.dtype).reshape(2, -1)
-    source = matrix[:, :2] @ (grid - center[:, None])
+    # At full precision: ten bits of a coordinate would be off by a tenth of a pixel.
+    source = jnp.matmul(matrix[:, :2], grid - center[:, None], precision="highest")
     source = source + (matrix[:, 2] + center)[:, None]
     fill = jnp.broadcast_to(jnp.asarray(fill, x.dtype), (channels,))
     # Interpolation outside is with zeros: so the fill color is made zero.
@@ -68,12 +72,15 @@ def random_affine(
       x: `[H, W, C]` the image.
       key: consumed.
       degrees: `[]` largest rotation, either way.
-      scale: `[]` largest change of size: factors from 1 - scale to 1 + scale.
+      scale: `[]` largest change of size, below 1: factors from 1 - scale to 1 + scale.
       shift: `[]` largest shift, as a share of height and of width.
       fill: `[C]` or `[]` the color outside.
 
     Returns:
       `[H, W, C]` the warped image.
+
+    Raises:
+      ValueError: for a batch, or a change of size that is known not to be in [0, 1).
 
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.ones((8, 8, 3))
@@ -82,6 +89,11 @@ def random_affine(
     True
     """
     checks.check_axes("x", x, "H", "W", "C")
+    if ascent.known(scale) and not 0 <= np.asarray(scale) < 1:
+        raise ValueError(
+            f"`scale` is {scale}: pass the largest change of size, from zero to below "
+            "one (0.1 for factors from 0.9 to 1.1)"
+        )
     angle_key, scale_key, shift_key = jax.random.split(key, 3)
     angle = degrees * jnp.pi / 180 * jax.random.uniform(angle_key, (), x.dtype, -1, 1)
     size = 1 + scale * jax.random.uniform(scale_key, (), x.dtype, -1, 1)
@@ -106,7 +118,7 @@ def jitter(x: Array, *, key: Key, pixels: int, fill: ArrayLike = 0.0) -> Array:
       `[H, W, C]` the shifted image.
 
     Raises:
-      ValueError: for a negative shift.
+      ValueError: for a batch, or a negative shift.
 
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.zeros((4, 4, 1)).at[2, 1].set(1.0)
@@ -138,7 +150,7 @@ def gaussian_blur(x: Array, *, sigma: ArrayLike) -> Array:
       `[H, W, C]` the blurred image.
 
     Raises:
-      ValueError: for a standard deviation that is known to be below zero.
+      ValueError: for a batch, or a standard deviation that is known to be below zero.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.zeros((1, 5, 1)).at[0, 2].set(1.0)
@@ -163,7 +175,7 @@ def resize(x: Array, size: Sequence[int]) -> Array:
       `[H', W', C]` the image in its new size.
 
     Raises:
-      ValueError: if the size is not two positive numbers.
+      ValueError: for a batch, or a size that is not two positive numbers.
 
     >>> import jax.numpy as jnp
     >>> resize(jnp.array([[[0.0], [1.0]]]), (1, 4)).ravel().tolist()
@@ -188,7 +200,7 @@ def resize_nearest(x: Array, size: Sequence[int]) -> Array:
       `[H', W', C]` the image in its new size.
 
     Raises:
-      ValueError: if the size is not two positive numbers.
+      ValueError: for a batch, or a size that is not two positive numbers.
 
     >>> import jax.numpy as jnp
     >>> resize_nearest(jnp.array([[[0.0], [1.0]]]), (1, 5)).ravel().tolist()
@@ -217,6 +229,9 @@ def total_variation(x: Array) -> Array:
 
     Returns:
       `[]` the sum over rows, columns and channels.
+
+    Raises:
+      ValueError: for a batch.
 
     References:
       Rudin, Osher and Fatemi, Nonlinear total variation based noise removal, 1992, in
@@ -263,7 +278,7 @@ def window(x: Array, center: Array, side: ArrayLike, *, size: Sequence[int]) -> 
       `[H', W', C]`.
 
     Raises:
-      ValueError: if the size is not two positive numbers.
+      ValueError: for a batch, or a size that is not two positive numbers.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[[1.0], [2.0], [3.0]]])
@@ -278,6 +293,26 @@ def window(x: Array, center: Array, side: ArrayLike, *, size: Sequence[int]) -> 
         at = (center[axis] + side * step) * (x.shape[axis] - 1)
         x = _read_lines(x, at.astype(x.dtype), axis)
     return x
+
+
+def window_means(length: int, size: int) -> np.ndarray:
+    """The weights of means over windows that cover an axis, as even as may be.
+
+    Args:
+      length: of the axis.
+      size: how many windows; they overlap where need be, as in adaptive pooling.
+
+    Returns:
+      `[size, length]`, of rows that sum to one.
+
+    >>> window_means(3, 2).tolist()
+    [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]
+    """
+    first = np.arange(size) * length // size
+    last = -(-np.arange(1, size + 1) * length // size)
+    pixel = np.arange(length)
+    inside = (pixel >= first[:, None]) & (pixel < last[:, None])
+    return inside / inside.sum(axis=1, keepdims=True)
 
 
 def _read_lines(x: Array, at: Array, axis: int) -> Array:
@@ -306,23 +341,3 @@ def _gaussian_weights(length: int, sigma: ArrayLike, dtype: jnp.dtype) -> Array:
     distance = pixels[:, None] - pixels[None, :]
     narrow = 1e-3  # an identity to the bit, where zero would give 0 / 0
     return jax.nn.softmax(-0.5 * (distance / jnp.maximum(sigma, narrow)) ** 2, axis=1)
-
-
-def window_means(length: int, size: int) -> np.ndarray:
-    """The weights of means over windows that cover an axis, as even as may be.
-
-    Args:
-      length: of the axis.
-      size: how many windows; they overlap where need be, as in adaptive pooling.
-
-    Returns:
-      `[size, length]`, of rows that sum to one.
-
-    >>> window_means(3, 2).tolist()
-    [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]
-    """
-    first = np.arange(size) * length // size
-    last = -(-np.arange(1, size + 1) * length // size)
-    pixel = np.arange(length)
-    inside = (pixel >= first[:, None]) & (pixel < last[:, None])
-    return inside / inside.sum(axis=1, keepdims=True)
