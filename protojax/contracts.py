@@ -25,7 +25,7 @@ Explain = Callable[[Array], Array]
 """How it is explained: `[H, W, C] -> [H, W]`, a non-negative map that sums to one."""
 
 Objective = Callable[[PyTree], Array]
-"""What is climbed: `x -> []`. Objectives are maximised, always."""
+"""What is climbed: `x -> []`. Objectives are maximized, always."""
 
 Metric = Callable[[Array, Array], Array]
 """What moved: `([H, W], [H, W]) -> []`."""

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -30,15 +31,19 @@ def centered(values: Array) -> Array:
     """Average ranks, minus their mean: equal entries get equal ranks.
 
     Args:
-      values: `[N]`.
+      values: `[N]`, without NaN, which has no rank.
 
     Returns:
       `[N]` ranks, from -(N - 1) / 2 to (N - 1) / 2.
+
+    Raises:
+      AssertionError: if it is no vector.
 
     >>> import jax.numpy as jnp
     >>> centered(jnp.array([7.0, 5.0, 7.0, 9.0])).tolist()
     [0.0, -1.5, 0.0, 1.5]
     """
+    chex.assert_rank(values, 1)
     below = _from_below(values)
     above = _from_below(-below)  # of counts, as not every type has negatives
     return _float(below - above) / 2
@@ -52,16 +57,21 @@ def pairs(a: Array, b: Array) -> Pairs:
     stable sort: O(N log(N)^2) time, O(N) memory.
 
     Args:
-      a: `[N]`.
-      b: `[N]`.
+      a: `[N]`, without NaN.
+      b: `[N]`, without NaN.
 
     Returns:
       The counts.
+
+    Raises:
+      AssertionError: if these are no vectors of one length.
 
     >>> import jax.numpy as jnp
     >>> float(pairs(jnp.array([1.0, 2.0, 3.0]), jnp.array([3.0, 1.0, 2.0])).discordant)
     2.0
     """
+    chex.assert_rank([a, b], 1)
+    chex.assert_equal_shape([a, b])
     rank_a, rank_b = jax.lax.sort((_from_below(a), _from_below(b)), num_keys=2)
     return Pairs(
         all=jnp.asarray(a.size * (a.size - 1) / 2),

@@ -26,5 +26,13 @@ def test_ranks_and_pairs_agree_with_counting(levels, size):
     assert float(got.discordant) == (da * db < 0).sum()
 
 
+def test_what_is_no_vector_is_refused():
+    for run in (lambda a: ranks.centered(a), lambda a: ranks.pairs(a, a)):
+        with pytest.raises(AssertionError, match="rank"):
+            run(jnp.ones((2, 3)))
+    with pytest.raises(AssertionError, match="shape"):
+        ranks.pairs(jnp.ones(3), jnp.ones(2))
+
+
 def test_both_zeros_are_equal():
     assert ranks.centered(jnp.array([0.0, -0.0, 1.0])).tolist() == [-0.5, -0.5, 1.0]

@@ -12,7 +12,8 @@ from protojax.mechanisms import lowering
 def hvp(f: Callable[[PyTree], Array], x: PyTree, v: PyTree) -> PyTree:
     """Product of the Hessian of a scalar function with a vector.
 
-    Forward over reverse, at the highest matrix precision: about two gradients.
+    Forward over reverse, at the highest matrix precision. It costs one and a half to two
+    gradients; for many products at one point see `hessian`.
 
     Args:
       f: a tree to a scalar, twice differentiable.
@@ -34,8 +35,8 @@ def hessian(f: Callable[[PyTree], Array], x: PyTree) -> MatVec:
     """The Hessian of a scalar function at a point, as its product with vectors.
 
     The gradient is linearized once, and what does not depend on the vector is computed
-    once: a product costs 1 to 1.6 gradients. In return it holds what the gradient's
-    derivative needs of the forward and of the backward pass.
+    once: a product costs one gradient to one and a half. In return it holds what the
+    gradient's derivative needs of the forward and of the backward pass.
 
     `x` may be anything that `f` is a function of: an image, parameters, or what a layer
     gives, where `f` is the rest of the network
