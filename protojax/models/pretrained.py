@@ -228,7 +228,8 @@ def load(
       path: a file `.npz`, `.safetensors` or `.pth` (also `.pt`, `.bin`), or
         `hf:OWNER/REPOSITORY/FILE` on the Hugging Face hub.
       model: a Linen module of one image.
-      image_size: side of the images; only position embeddings depend on it.
+      image_size: side of the images, on which position embeddings depend, and dense
+        layers on a map that is not pooled to one size.
       names: outermost module of ours -> its name in the file, where they differ.
       rename: an array's name in the file -> the name that it is meant by, None for
         what is for training alone; for files that were written under older names.
@@ -240,7 +241,8 @@ def load(
       FileNotFoundError: if there is no such file, or no network to fetch it by.
       ImportError: if the file needs a package that is not installed.
       ValueError: if the file cannot be read or does not fit: the message names every
-        array that is missing, left over or of another shape.
+        array that is missing, left over or of another shape, or that `rename` gives the
+        name of another.
 
     >>> import os, tempfile
     >>> from protojax.models import convnet
@@ -253,23 +255,34 @@ def load(
     ValueError: weights.npz does not fit ConvNet:
       missing: conv1.bias, head.bias, head.weight
     """
-    arrays = read(path)
+    arrays, file = read(path), pathlib.Path(path).name
     if rename is not None:
-        meant = {rename(name): array for name, array in arrays.items()}
-        arrays = {name: array for name, array in meant.items() if name is not None}
+        arrays = _renamed(arrays, rename, file)
     example = jax.ShapeDtypeStruct((image_size, image_size, 3), jnp.float32)
     like = jax.eval_shape(model.init, jax.random.key(0), example)
     leaves, structure = jax.tree.flatten_with_path(like)
     wanted = [
         (_name(keys, names or {}), _kind(keys), leaf.shape) for keys, leaf in leaves
     ]
-    _check(
-        wanted,
-        arrays,
-        f"{pathlib.Path(path).name} does not fit {type(model).__name__}:",
-    )
+    _check(wanted, arrays, f"{file} does not fit {type(model).__name__}:")
     ours = [_to_ours(arrays[name], kind) for name, kind, _ in wanted]
     return jax.tree.unflatten(structure, [jnp.asarray(a, jnp.float32) for a in ours])
+
+
+def _renamed(
+    arrays: Mapping[str, np.ndarray], rename: Callable[[str], str | None], file: str
+) -> dict[str, np.ndarray]:
+    meant: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        new = rename(name)
+        if new in meant:
+            raise ValueError(
+                f"{file} has two arrays that `rename` calls {new}, {name} the second: "
+                "give each its own name, or None"
+            )
+        if new is not None:
+            meant[new] = array
+    return meant
 
 
 _LEAVES = {

@@ -97,6 +97,11 @@ def _fetch(address: str) -> str:
             f"{address} is not in the local cache and the hub cannot be reached: fetch"
             " the file where there is a network, and pass its path"
         ) from error
+    except (errors.EntryNotFoundError, errors.RepositoryNotFoundError) as error:
+        raise FileNotFoundError(
+            f"{address} is not on the hub, or not open to you: look at its page for"
+            " owner, repository and file, and log in where it asks for that"
+        ) from error
 
 
 def _extra(package: str, purpose: str) -> ModuleType:

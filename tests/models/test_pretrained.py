@@ -129,6 +129,14 @@ def test_what_is_missing_left_over_or_of_another_shape_is_named(tmp_path, weight
     ]
 
 
+def test_two_arrays_of_one_name_are_refused(tmp_path, weights):
+    path = save(tmp_path / "weights.npz", weights | {"conv1_bias": np.zeros(8)})
+    with pytest.raises(ValueError, match=r"two arrays .*calls conv1\.bias, conv1_bias"):
+        pretrained.load(
+            path, MODEL, image_size=16, rename=lambda name: name.replace("_", ".")
+        )
+
+
 def test_position_embeddings_depend_on_the_image_size(tmp_path):
     model = vit.VisionTransformer(classes=2, width=8, depth=0, heads=1)
     weights = {
@@ -229,7 +237,10 @@ def hub(monkeypatch):
     """A hub that nobody can reach, with one file in its cache."""
     hub = types.ModuleType("huggingface_hub")
     hub.errors = types.ModuleType("huggingface_hub.errors")
-    hub.errors.LocalEntryNotFoundError = type("NotFound", (FileNotFoundError,), {})
+    for name in ("EntryNotFoundError", "RepositoryNotFoundError"):
+        setattr(hub.errors, name, type(name, (OSError,), {}))
+    absent = (FileNotFoundError, hub.errors.EntryNotFoundError)
+    hub.errors.LocalEntryNotFoundError = type("NotFound", absent, {})
     hub.cache = {}
 
     def download(repository, file):
@@ -256,6 +267,16 @@ def test_a_file_on_a_hub_out_of_reach_is_named(hub):
     ):
         pretrained.read("hf:o/r/a.npz")
     assert not hub.cache
+
+
+@pytest.mark.parametrize("kind", ["EntryNotFoundError", "RepositoryNotFoundError"])
+def test_a_file_that_the_hub_does_not_have_is_named(hub, monkeypatch, kind):
+    def download(repository, file):
+        raise getattr(hub.errors, kind)(repository, file)
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    with pytest.raises(FileNotFoundError, match="hf:o/r/a.npz is not on the hub, or"):
+        pretrained.read("hf:o/r/a.npz")
 
 
 def test_the_real_hub_says_so_when_it_is_offline(monkeypatch):
