@@ -12,8 +12,8 @@ from protojax.mechanisms import lowering
 def hvp(f: Callable[[PyTree], Array], x: PyTree, v: PyTree) -> PyTree:
     """Product of the Hessian of a scalar function with a vector.
 
-    Forward over reverse, at the highest matrix precision. It costs one and a half to two
-    gradients; for many products at one point see `hessian`.
+    Forward over reverse, at the highest matrix precision. It costs one and a half to
+    two gradients; for many products at one point see `hessian`.
 
     Args:
       f: a tree to a scalar, twice differentiable.
