@@ -111,6 +111,7 @@ class SmallClassifier(nn.Module):
 
     Attributes:
       classes: how many logits.
+      act: the non-linearity.
 
     >>> import jax
     >>> model, x = SmallClassifier(), jax.numpy.zeros((28, 28, 1))
@@ -120,17 +121,19 @@ class SmallClassifier(nn.Module):
     """
 
     classes: int = 10
+    act: Callable[[Array], Array] = nn.relu
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Return the logits `[K]` of one image `[H, W, C]` in [0, 1]."""
         h = layers.normalize(x, 0.0, 1.0)
+        layers.check_sides(x, 4, "SmallClassifier")
         for number, width in enumerate((32, 64)):
-            h = nn.relu(nn.Conv(width, (3, 3), name=f"conv{number}")(h))
+            h = self.act(nn.Conv(width, (3, 3), name=f"conv{number}")(h))
             h = _group_norm(8, name=f"norm{number}")(h)
             h = nn.max_pool(h, (2, 2), (2, 2))
         h = ad_checkpoint.checkpoint_name(h, "conv")
-        h = nn.relu(nn.Dense(128, name="hidden")(h.ravel()))
+        h = self.act(nn.Dense(128, name="hidden")(h.ravel()))
         h = ad_checkpoint.checkpoint_name(h, "dense")
         return nn.Dense(self.classes, name="head")(h)
 
@@ -172,8 +175,7 @@ class StridedVGG(nn.Module):
         for number, width in enumerate((32, 64, 128, 256, 512)):
             for letter in ("a", "") if number > 1 else ("",):
                 name, stride = f"conv{number}{letter}", 1 if letter else 2
-                conv = functools.partial(nn.Conv, padding=1, use_bias=False, name=name)
-                h = conv(width, (3, 3), stride)(h)
+                h = layers.conv(width, 3, stride, name=name)(h)
                 h = self.act(norm(name=f"norm{number}{letter}")(h))
                 h = ad_checkpoint.checkpoint_name(h, name)
         h = ad_checkpoint.checkpoint_name(h.ravel(), "flat")

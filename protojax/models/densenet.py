@@ -53,15 +53,11 @@ class DenseNet(nn.Module):
         if self.depth not in SIZES:
             raise ValueError(f"`depth` is {self.depth}; take one of {list(SIZES)}")
         h = layers.normalize(x, self.mean, self.std)
-        if min(x.shape[:2]) < _SMALLEST:
-            raise ValueError(
-                f"`x` is {x.shape[0]}x{x.shape[1]} pixels; DenseNet needs"
-                f" {_SMALLEST}x{_SMALLEST}: resize it"
-            )
+        layers.check_sides(x, _SMALLEST, "DenseNet")
         name = ad_checkpoint.checkpoint_name
         norm = layers.batch_norm(self.batch_axis)
         width, growth, counts = SIZES[self.depth]
-        h = _conv(width, 7, 2, name="features.conv0")(h)
+        h = layers.conv(width, 7, 2, name="features.conv0")(h)
         h = name(self.act(norm(name="features.norm0")(h)), "conv0")
         h = nn.max_pool(h, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         h = name(h, "pool0")
@@ -106,13 +102,6 @@ def modern_name(name: str) -> str:
     return _OLD_NAME.sub(r"\1\2", name)
 
 
-def _conv(width: int, size: int, stride: int = 1, *, name: str) -> nn.Conv:
-    """A convolution without bias, padded by half its window on every side."""
-    return nn.Conv(
-        width, (size, size), stride, padding=size // 2, use_bias=False, name=name
-    )
-
-
 class _Layer(nn.Module):
     """Norms come first: 1x1 to four times the growth, 3x3 to the growth."""
 
@@ -123,9 +112,9 @@ class _Layer(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         h = self.act(self.norm(name="norm1")(x))
-        h = _conv(4 * self.growth, 1, name="conv1")(h)
+        h = layers.conv(4 * self.growth, 1, name="conv1")(h)
         h = self.act(self.norm(name="norm2")(h))
-        return _conv(self.growth, 3, name="conv2")(h)
+        return layers.conv(self.growth, 3, name="conv2")(h)
 
 
 class _Transition(nn.Module):
@@ -137,5 +126,5 @@ class _Transition(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         h = self.act(self.norm(name="norm")(x))
-        h = _conv(x.shape[-1] // 2, 1, name="conv")(h)
+        h = layers.conv(x.shape[-1] // 2, 1, name="conv")(h)
         return nn.avg_pool(h, (2, 2), strides=(2, 2))

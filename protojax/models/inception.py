@@ -54,11 +54,7 @@ class InceptionV1(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Return the logits `[K]` of one image `[H, W, 3]` in [0, 1]."""
         h = layers.normalize(x, self.mean, self.std)
-        if min(x.shape[:2]) < _SMALLEST:
-            raise ValueError(
-                f"`x` is {x.shape[0]}x{x.shape[1]} pixels; InceptionV1 needs"
-                f" {_SMALLEST}x{_SMALLEST}: resize it"
-            )
+        layers.check_sides(x, _SMALLEST, "InceptionV1")
         norm = layers.batch_norm(self.batch_axis)
 
         def conv(h: Array, name: str, width: int, size: int, stride: int = 1) -> Array:
@@ -77,7 +73,7 @@ class InceptionV1(nn.Module):
         return nn.Dense(self.classes, name="fc")(h)
 
 
-_SMALLEST = 15  # the third pool still has a whole window
+_SMALLEST = 15  # the third pool still has a window, if only two of its three places
 
 # Channels of the 1x1; 1x1 and 3x3; 1x1 and "5x5"; pool's 1x1: table 1 of the paper.
 _WIDTHS = {
@@ -104,14 +100,7 @@ class _Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = nn.Conv(
-            self.width,
-            (self.size, self.size),
-            self.stride,
-            padding=self.size // 2,
-            use_bias=False,
-            name="conv",
-        )(x)
+        h = layers.conv(self.width, self.size, self.stride, name="conv")(x)
         return self.act(self.norm(name="bn", epsilon=1e-3)(h))
 
 

@@ -48,6 +48,49 @@ def normalize(
     return (x - shift) / scale
 
 
+def check_sides(x: Array, least: int, network: str) -> None:
+    """Refuse an image so small that a layer of the network would be empty.
+
+    Args:
+      x: `[H, W, C]` the image.
+      least: the smallest side that the network can take.
+      network: what it is called.
+
+    Raises:
+      ValueError: naming size, network and remedy.
+
+    >>> import jax.numpy as jnp
+    >>> check_sides(jnp.ones((32, 40, 3)), 32, "VGG")
+    """
+    if min(x.shape[:2]) < least:
+        raise ValueError(
+            f"`x` is {x.shape[0]}x{x.shape[1]} pixels; {network} needs {least}x{least}:"
+            " resize it"
+        )
+
+
+def conv(width: int, size: int, stride: int = 1, *, name: str) -> nn.Conv:
+    """A convolution without bias, padded by half its window on every side.
+
+    Args:
+      width: channels of its output.
+      size: side of its window, odd.
+      stride: how far the window moves.
+      name: of the module.
+
+    Returns:
+      The module.
+
+    >>> import jax, jax.numpy as jnp
+    >>> x, layer = jnp.ones((6, 6, 3)), conv(8, 3, 2, name="conv1")
+    >>> layer.init_with_output(jax.random.key(0), x)[0].shape
+    (3, 3, 8)
+    """
+    return nn.Conv(
+        width, (size, size), stride, padding=size // 2, use_bias=False, name=name
+    )
+
+
 def batch_norm(axis: str | None) -> Callable[..., nn.BatchNorm]:
     """Batch norm with PyTorch's constants, frozen or live.
 

@@ -82,7 +82,7 @@ class PrototypeHead(nn.Module):
       owners: the class of each of the P prototypes, see `prototypes.owners`.
       depth: channels of the latent map.
       window: rows and columns of places that a prototype covers.
-      add_on: `(C, depth) -> ` the widths of the add-on layers; where there are none the
+      add_on: `(C, depth) -> widths` of the add-on layers; where there are none the
         features are taken as they are.
       measure: `([h, w, D], [P, D]) -> [h, w, P]`, distances.
       similarity: of distances.
@@ -177,8 +177,8 @@ def features(fn: Fn, layer: str) -> Fn:
 
     Args:
       fn: `(weights, x) -> anything`, such as a Linen module's `apply`.
-      layer: whose layer of this name is wanted, see `activations.layers`; what is
-        computed after it costs nothing once compiled.
+      layer: the name of the layer, see `activations.layers`; what is computed after it
+        costs nothing once compiled.
 
     Returns:
       `(weights, x) -> [h, w, C]`.

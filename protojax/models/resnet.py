@@ -59,7 +59,7 @@ class CifarResNet(nn.Module):
             raise ValueError(f"`depth` is {self.depth}; take one of 6n + 2: 20, 32, 56")
         h = layers.normalize(x, self.mean, self.std)
         norm = layers.batch_norm(self.batch_axis)
-        h = self.act(norm(name="bn1")(_conv(16, 3, name="conv1")(h)))
+        h = self.act(norm(name="bn1")(layers.conv(16, 3, name="conv1")(h)))
         h = ad_checkpoint.checkpoint_name(h, "conv1")
         for stage, width in enumerate((16, 32, 64), 1):
             for i in range((self.depth - 2) // 6):
@@ -112,7 +112,7 @@ class ResNet(nn.Module):
         block = _Basic if self.depth < 50 else _Bottleneck
         h = layers.normalize(x, self.mean, self.std)
         norm = layers.batch_norm(self.batch_axis)
-        h = self.act(norm(name="bn1")(_conv(64, 7, 2, name="conv1")(h)))
+        h = self.act(norm(name="bn1")(layers.conv(64, 7, 2, name="conv1")(h)))
         h = ad_checkpoint.checkpoint_name(h, "conv1")
         h = nn.max_pool(h, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for stage, count in enumerate(_COUNTS[self.depth], 1):
@@ -136,13 +136,6 @@ _COUNTS = {
 }
 
 
-def _conv(width: int, size: int, stride: int = 1, *, name: str) -> nn.Conv:
-    """A convolution without bias, padded by half its window on every side."""
-    return nn.Conv(
-        width, (size, size), stride, padding=size // 2, use_bias=False, name=name
-    )
-
-
 class _Basic(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
@@ -154,9 +147,9 @@ class _Basic(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = _conv(self.width, 3, self.stride, name="conv1")(x)
+        h = layers.conv(self.width, 3, self.stride, name="conv1")(x)
         h = self.act(self.norm(name="bn1")(h))
-        h = self.norm(name="bn2")(_conv(self.width, 3, name="conv2")(h))
+        h = self.norm(name="bn2")(layers.conv(self.width, 3, name="conv2")(h))
         return self.act(h + self.shortcut(x, self.width, self.stride, self.norm))
 
 
@@ -171,10 +164,10 @@ class _Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = self.act(self.norm(name="bn1")(_conv(self.width, 1, name="conv1")(x)))
-        h = _conv(self.width, 3, self.stride, name="conv2")(h)
+        h = self.act(self.norm(name="bn1")(layers.conv(self.width, 1, name="conv1")(x)))
+        h = layers.conv(self.width, 3, self.stride, name="conv2")(h)
         h = self.act(self.norm(name="bn2")(h))
-        h = self.norm(name="bn3")(_conv(4 * self.width, 1, name="conv3")(h))
+        h = self.norm(name="bn3")(layers.conv(4 * self.width, 1, name="conv3")(h))
         return self.act(h + self.shortcut(x, 4 * self.width, self.stride, self.norm))
 
 
@@ -189,4 +182,6 @@ def _projection(x: Array, width: int, stride: int, norm: Callable) -> Array:
     """The input itself if it fits, else a 1x1 convolution of it."""
     if stride == 1 and x.shape[-1] == width:
         return x
-    return norm(name="downsample.1")(_conv(width, 1, stride, name="downsample.0")(x))
+    return norm(name="downsample.1")(
+        layers.conv(width, 1, stride, name="downsample.0")(x)
+    )

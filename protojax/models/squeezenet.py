@@ -64,11 +64,7 @@ class SqueezeNet(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Return the logits `[K]` of one image `[H, W, 3]` in [0, 1]."""
         h = layers.normalize(x, self.mean, self.std)
-        if min(x.shape[:2]) < _SMALLEST:
-            raise ValueError(
-                f"`x` is {x.shape[0]}x{x.shape[1]} pixels; SqueezeNet needs"
-                f" {_SMALLEST}x{_SMALLEST}: resize it"
-            )
+        layers.check_sides(x, _SMALLEST, "SqueezeNet")
         name = ad_checkpoint.checkpoint_name
         h = nn.Conv(64, (3, 3), strides=2, padding="VALID", name="conv1")(h)
         h = name(self.act(h), "conv1")

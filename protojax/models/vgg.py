@@ -60,11 +60,7 @@ class VGG(nn.Module):
         if self.depth not in _COUNTS:
             raise ValueError(f"`depth` is {self.depth}; take one of {list(_COUNTS)}")
         h = layers.normalize(x, self.mean, self.std)
-        if min(x.shape[:2]) < 2**_STAGES:
-            raise ValueError(
-                f"`x` is {x.shape[0]}x{x.shape[1]} pixels; VGG halves an image"
-                f" {_STAGES} times: resize it to {2**_STAGES} or more"
-            )
+        layers.check_sides(x, _SMALLEST, "VGG")
         norm, place = layers.batch_norm(self.batch_axis), 0
         for stage, count in enumerate(_COUNTS[self.depth], 1):
             for _ in range(count):
@@ -78,9 +74,7 @@ class VGG(nn.Module):
             h = nn.max_pool(h, (2, 2), strides=(2, 2))
             h = ad_checkpoint.checkpoint_name(h, f"pool{stage}")
             place += 1
-        h = jnp.moveaxis(
-            _pooled(h, 7), -1, 0
-        ).ravel()  # channels first, as in the files
+        h = jnp.moveaxis(_pooled(h, 7), -1, 0).ravel()  # as in the files
         for name in ("classifier.0", "classifier.3"):
             h = self.act(nn.Dense(self.hidden, name=name)(h))
             h = ad_checkpoint.checkpoint_name(h, name)
@@ -94,7 +88,7 @@ _COUNTS = {
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
-_STAGES = 5
+_SMALLEST = 32  # five pools halve it to one
 
 
 def _pooled(h: Array, size: int) -> Array:

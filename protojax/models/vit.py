@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -58,6 +57,11 @@ class VisionTransformer(nn.Module):
                 f"`x` is {x.shape[0]}x{x.shape[1]} pixels, which patches of"
                 f" {self.patch} do not tile: resize it or pass another `patch`"
             )
+        if self.width % self.heads:
+            raise ValueError(
+                f"`width` is {self.width}, which {self.heads} `heads` do not share"
+                " evenly: pass a multiple"
+            )
         name = ad_checkpoint.checkpoint_name
         size = (self.patch, self.patch)
         h = nn.Conv(self.width, size, size, padding="VALID", name="patch_embed.proj")(h)
@@ -92,7 +96,6 @@ class _Block(nn.Module):
 
 def _attention(qkv: Array, heads: int) -> Array:
     """Mix the tokens: `[T, 3 * width]` queries, keys and values -> `[T, width]`."""
-    chex.assert_is_divisible(qkv.shape[-1], 3 * heads)
     query, key, value = jnp.unstack(qkv.reshape(len(qkv), 3, heads, -1), axis=1)
     logits = jnp.einsum("qhd,khd->hqk", query, key) / jnp.sqrt(query.shape[-1])
     weights = jax.nn.softmax(logits, axis=-1)

@@ -115,14 +115,18 @@ class XNN(nn.Module):
 class ConvolutionalXNN(nn.Module):
     """A one-layer autoencoder of 1x1 convolutions, its mean codes the x-features.
 
-    The baseline CAE: the same few directions of channels at every place of a feature
-    map. How the authors' was read out is not known; here the mean over places is.
+    The baseline CAE of Qi et al.: the same few directions of channels at every place of
+    a feature map. How the authors' was read out is not known; here the mean over places
+    is.
 
     Attributes:
       shape: `[h, w, D]` of the feature map that the units are.
       features: how many x-features, F.
       scores: how many scores, K.
       last: non-linearity of the decoded units.
+
+    References:
+      Qi, Khorram and Li, Embedding Deep Networks into Visual Explanations, 2021.
 
     >>> import jax
     >>> z = jax.numpy.zeros((3, 1024))

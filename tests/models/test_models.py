@@ -15,6 +15,11 @@ from protojax import models
 NETWORKS = {
     "ConvNet": (lambda: models.ConvNet(classes=3, widths=(8, 8)), 16, ["stage1"]),
     "CifarCNN": (lambda: models.CifarCNN(classes=3), 8, ["conv1", "conv6", "dense"]),
+    "SmallClassifier": (
+        lambda: models.SmallClassifier(classes=3),
+        8,
+        ["conv", "dense"],
+    ),
     "CifarResNet": (
         lambda: models.CifarResNet(depth=8, classes=3),
         16,
@@ -108,7 +113,7 @@ def test_layers_are_named_in_the_traced_function(network):
     assert set(names) <= set(re.findall(r"name\[name=([\w.]+)\]", traced))
 
 
-def test_a_batch_or_integers_or_a_gray_image_are_refused_at_the_door(network):
+def test_a_batch_or_integers_are_refused_at_the_door(network):
     model, variables, images, _ = network
     with pytest.raises(ValueError, match="`x` has shape .*jax.vmap"):
         model.apply(variables, images)
@@ -121,6 +126,22 @@ def test_an_image_of_other_channels_is_refused_by_the_ported_networks(name):
     make, size, _ = NETWORKS[name]
     with pytest.raises(AssertionError, match="dimension"):
         jax.eval_shape(make().init, jax.random.key(0), jnp.zeros((size, size, 1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("DenseNet", 29), ("SqueezeNet", 31), ("VGG", 32), ("SmallClassifier", 4)],
+)
+def test_an_image_that_would_leave_a_layer_empty_is_refused(name, least):
+    init = getattr(models, name)(classes=2).init
+    with pytest.raises(ValueError, match=f"`x` is 40x{least - 1} pixels; {name} needs"):
+        jax.eval_shape(init, jax.random.key(0), jnp.zeros((40, least - 1, 3)))
+
+
+def test_heads_that_do_not_share_the_width_are_named():
+    model = models.VisionTransformer(width=64, heads=3)
+    with pytest.raises(ValueError, match="`width` is 64, which 3 `heads` do not"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((16, 16, 3)))
 
 
 def test_models_load_only_what_is_asked_for():
