@@ -21,28 +21,28 @@ SIGNATURES = {
     "mask_penalty": "(m, area, smooth) -> []: what a mask of I-GOS costs",
 }
 
-ROUNDING = "float32 rounding of numbers of this size"
-CLOSED = "closed form"
+_ROUNDING = "float32 rounding of numbers of this size"
+_CLOSED = "closed form"
 _FILES = "Captum tests/attr/"
 _GRADIENTS = f"{_FILES}test_integrated_gradients_basic.py"
 _LIFT = f"{_FILES}test_deeplift_basic.py"
 _KINK = "a sum over a kink is off by a part of a step"
 
 
-def _slope(name, score, x, expected, source=CLOSED):
+def _slope(name, score, x, expected, source=_CLOSED):
     return Case(
-        name, "gradient", {"score": score, "x": x}, expected, 1e-6, ROUNDING, source
+        name, "gradient", {"score": score, "x": x}, expected, 1e-6, _ROUNDING, source
     )
 
 
-def _path(name, score, x, expected, source=CLOSED, **knobs):
+def _path(name, score, x, expected, source=_CLOSED, **knobs):
     given = {"score": score, "x": x, "baseline": [0.0] * len(x), "steps": 100}
     given = given | {"rule": "midpoint"} | knobs
     asks = "integrated_gradients"
-    return Case(name, asks, given, expected, 5e-5, ROUNDING, source)
+    return Case(name, asks, given, expected, 5e-5, _ROUNDING, source)
 
 
-def _kinked(name, score, x, expected, source=CLOSED, **knobs):
+def _kinked(name, score, x, expected, source=_CLOSED, **knobs):
     case = _path(name, score, x, expected, source, **knobs)
     return case._replace(atol=0.01, why=_KINK)
 
@@ -55,12 +55,12 @@ def _rule(rule, steps, nodes, weights):
     if rule == "trapezoid":
         source += " (its weights there sum to (n - 1) / n)"
     name = f"A4.{rule}.{steps}"
-    return Case(name, "quadrature", given, [nodes, weights], 1e-6, ROUNDING, source)
+    return Case(name, "quadrature", given, [nodes, weights], 1e-6, _ROUNDING, source)
 
 
 def _lift(name, score, x, expected, source="by hand", baseline=None):
     given = {"score": score, "x": x, "baseline": baseline or [0.0] * len(x)}
-    return Case(name, "deep_lift", given, expected, 5e-6, ROUNDING, source)
+    return Case(name, "deep_lift", given, expected, 5e-6, _ROUNDING, source)
 
 
 def _multiplied(*args):
@@ -70,7 +70,7 @@ def _multiplied(*args):
 def _layer(name, asks, score, x, layer, expected, file):
     given = {"score": score, "x": x, "layer": layer}
     return Case(
-        name, asks, given, expected, 1e-2, f"{ROUNDING}, printed", _FILES + file
+        name, asks, given, expected, 1e-2, f"{_ROUNDING}, printed", _FILES + file
     )
 
 
@@ -83,12 +83,12 @@ def _conducted(name, layer, expected):
 
 def _excited(name, asks, expected):
     given = {"fn": networks.three_to_two, "x": [1.0, 2.0, 3.0], "start": [0.6, 0.4]}
-    return Case(name, asks, given, expected, 1e-6, ROUNDING, "by hand")
+    return Case(name, asks, given, expected, 1e-6, _ROUNDING, "by hand")
 
 
 def _mask(name, m, area, smooth, expected):
     given = {"m": m, "area": area, "smooth": smooth}
-    return Case(name, "mask_penalty", given, expected, 2e-6, ROUNDING, "by hand")
+    return Case(name, "mask_penalty", given, expected, 2e-6, _ROUNDING, "by hand")
 
 
 _IMAGE = np.arange(16.0).reshape(4, 4, 1)

@@ -12,7 +12,12 @@ from protojax.conformance import (
 from protojax.conformance.cases import Case
 
 _FAMILIES = (
-    *(attributions, attacks, curvature, metrics, prototypes, codes),
+    attributions,
+    attacks,
+    curvature,
+    metrics,
+    prototypes,
+    codes,
     visualizations,
 )
 

@@ -103,7 +103,7 @@ def _soft_layer(ops, x):
 
 
 def _map_jacobian(x):
-    """The dossier's identity, of the softplus layer."""
+    """Of the softplus layer: shares `a` of `|g|` turn by `(I - a 1') S H / sum |g|`."""
     s = _sigmoid(x @ _LAYER)
     gradient, hessian = _LAYER @ s, _LAYER @ np.diag(s * (1 - s)) @ _LAYER.T
     total = np.sum(np.abs(gradient))

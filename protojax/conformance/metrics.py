@@ -1,4 +1,4 @@
-"""Cases of metrics: of two maps, of a map against a mask, of prototypes, of codes."""
+"""Cases of metrics: of two maps, of a map against a mask, of prototypes."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ SIGNATURES = {
     "inside_outside_difference": "(a, inside) -> []: of a map over its largest (IOR)",
 }
 
-ROUNDING = "float32 rounding"
+_ROUNDING = "float32 rounding"
 _TOP = np.arange(8)[:, None] * np.ones((8, 8))
 _QUANPROTO = "quanproto tests/modules/quanproto/metrics"
 _LIKE = "Quantus tests/functions/test_similarity_func.py"
@@ -32,7 +32,7 @@ _INSIDE = np.arange(4)[:, None] * np.ones((4, 4)) < 2
 
 
 def _case(name, asks, expected, source, atol=1e-6, **given):
-    return Case(name, asks, given, expected, atol, ROUNDING, source)
+    return Case(name, asks, given, expected, atol, _ROUNDING, source)
 
 
 def _point(row, column):

@@ -22,7 +22,7 @@ SIGNATURES = {
     "resized_nearest": "(row, size) -> [size]: floor convention",
 }
 
-ROUNDING = "float32 rounding"
+_ROUNDING = "float32 rounding"
 _CODE = "the formula of ProtoPNet's model.py"
 _OPENCV = "OpenCV"
 _PILLOW = "Pillow"
@@ -48,7 +48,7 @@ _SIZE = (224, 224)
 
 
 def _case(name, asks, expected, source, atol=1e-5, **given):
-    return Case(name, asks, given, expected, atol, ROUNDING, source)
+    return Case(name, asks, given, expected, atol, _ROUNDING, source)
 
 
 def _patches():
