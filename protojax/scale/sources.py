@@ -280,12 +280,11 @@ def _folder(path: str, split: str) -> Source:
     def read(i: int) -> tuple[Array, int]:
         return _decoded(files[i]), labels[i]
 
-    return Source(
-        len(files),
-        classes,
-        lambda i: files[i].relative_to(table.parent).as_posix(),
-        read,
-    )
+    def name(i: int) -> str:
+        inside = files[i].is_relative_to(table.parent)
+        return (files[i].relative_to(table.parent) if inside else files[i]).as_posix()
+
+    return Source(len(files), classes, name, read)
 
 
 def _table(root: pathlib.Path) -> pathlib.Path:
@@ -311,6 +310,8 @@ def _from_table(
             f"{table} must have a column `file`, one of {_LABEL_COLUMNS} and at least "
             f"one row; it has the columns {columns}"
         )
+    # A class that one split lacks must not shift the numbers of the others.
+    known = {row[column] for row in rows if row[column]}
     if split != "all":
         splits = sorted({row.get("split") or "" for row in rows})
         rows = [row for row in rows if row.get("split") == split]
@@ -319,25 +320,24 @@ def _from_table(
                 f"{table} has no rows of split {split!r} (its column `split` has "
                 f"{splits}): pass split='all' for every row"
             )
-    files = [table.parent / row["file"] for row in rows]
+    files = [table.parent / (row["file"] or "") for row in rows]
     if absent := [file for file in files if not file.is_file()]:
         raise FileNotFoundError(
             f"{table} names {len(absent)} files that do not exist, first {absent[0]}"
         )
-    return files, *_numbered([row[column] for row in rows], table, column)
-
-
-def _numbered(
-    texts: list[str], table: pathlib.Path, column: str
-) -> tuple[list[int], tuple[str, ...]]:
-    """Numbers are labels as they stand; words are numbered in alphabetical order."""
-    if any(not text for text in texts):
+    texts = [row[column] for row in rows]
+    if not all(texts):
         raise ValueError(
             f"{table} has rows with an empty {column!r}: label every image"
         )
-    if all(text.isdigit() for text in texts):
+    return files, *_numbered(texts, known)
+
+
+def _numbered(texts: list[str], known: set[str]) -> tuple[list[int], tuple[str, ...]]:
+    """Numbers are labels as they stand; words are numbered in alphabetical order."""
+    if all(text.isdecimal() for text in known):
         return [int(text) for text in texts], ()
-    classes = tuple(sorted(set(texts)))
+    classes = tuple(sorted(known))
     return [classes.index(text) for text in texts], classes
 
 

@@ -97,10 +97,15 @@ def test_splits_that_are_folders_share_the_numbers_of_their_classes(tmp_path):
 def test_a_table_gives_labels_and_splits(folder, column, values, labels):
     lines = [f"file,{column},split"]
     lines += [f"wren/0.png,{values[0]},train", f"crow/0.png,{values[1]},train"]
-    lines += ["crow/1.png,3,test"]
+    lines += [f"{folder}/wren/1.png,{values[0]},test"]
     (folder / "labels.csv").write_text("\n".join(lines))
     loaded = data.load(f"folder:{folder}", "train", image_size=8)
     assert loaded["label"].tolist() == labels
+    # Of the two classes the test images have but one, which keeps its number.
+    test = data.load(f"folder:{folder}", "test", image_size=8)
+    assert test["label"].tolist() == labels[:1]
+    found = sources.find(f"folder:{folder}", "test", image_size=8)
+    assert found.name(0) == "wren/1.png"
     assert len(data.load(f"folder:{folder}/labels.csv", "all", image_size=8)["id"]) == 3
 
 
