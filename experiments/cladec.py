@@ -224,7 +224,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
     check(config)
     place = folder / "trained"
     setup = cladec_setup.load(config, place)
-    maps_of(config, setup)  # refused before anything is trained
+    maps_of(config, setup), chosen(config, setup)  # refused before training
     found: Members = {}
     for layer in config.layers:
         found[layer] = {}
@@ -270,8 +270,9 @@ def check(config: Config) -> None:
             checks.among(config, name, known)
     checks.above_zero(config, "seeds", "epochs", "batch", "rate", "radii", "steps")
     checks.above_zero(config, "train", "test", "images", "classifier_epochs")
-    checks.above_zero(config, "enlarged")
-    checks.not_below_zero(config, "alphas", "decay")
+    checks.above_zero(config, "enlarged", "image_size", "classifier_rate")
+    checks.above_zero(config, "save_every", "chunk")
+    checks.not_below_zero(config, "alphas", "decay", "seed")
     if not config.layers:
         raise ValueError("`layers` is empty: name one at least")
     if max(config.alphas) > 1:

@@ -28,6 +28,10 @@ SMALL, AUTHORS = "small", "authors"
 reproduction, and that of the authors, for 32 pixels."""
 
 
+_COLORED = 0.05
+"""Difference of the channels beyond what compression leaves in gray images."""
+
+
 class Setup(NamedTuple):
     """What a configuration comes to.
 
@@ -36,7 +40,8 @@ class Setup(NamedTuple):
       weights: its weights.
       classes: how many logits.
       shapes: of the code of each layer.
-      train: `image`, `label` of the images that decoders learn from.
+      train: `image`, `label` of the images that decoders learn from, and whether the
+        classifier is `right`.
       test: the same of those that all numbers are of, with `id`.
       accuracy: of the classifier on these.
     """
@@ -70,19 +75,14 @@ def load(config: "Config", folder: pathlib.Path | None) -> Setup:
         classes = len(jax.eval_shape(fn, weights, image))
     at = functools.partial(fn, weights)
     shapes = {name: cladec.code_shape(at, name, image) for name in config.layers}
-    each = jax.jit(
-        lambda weights, images: jax.lax.map(
-            functools.partial(fn, weights), images, batch_size=16
-        )
-    )
-    guesses = np.asarray(each(weights, test["image"])).argmax(axis=1)
-    if config.labels == "predicted":
-        test["label"] = guesses.astype(np.int32)
-        found = np.asarray(each(weights, train["image"])).argmax(axis=1)
-        train["label"] = found.astype(np.int32)
-    accuracy = float(np.mean(guesses == test["label"]))
+    given, look = config.labels == "given", networks.mapped(fn, chunk=16)
+    for part in (train, test):
+        logits = look(weights, part["image"])
+        guess = networks.guesses(logits, part["label"] if given else None)
+        part["label"] = part["label"] if given else guess.astype(np.int32)
+        part["right"] = guess == part["label"]
+    accuracy = float(np.mean(test["right"]))
     _log.info("the classifier has %.1f %% right", 100 * accuracy)
-    test["right"] = guesses == test["label"]
     return Setup(fn, weights, classes, shapes, train, test, accuracy)
 
 
@@ -107,6 +107,11 @@ def both_splits(
     )
     for part in (train, test):
         if config.gray:
+            if np.max(np.ptp(part["image"], axis=-1)) > _COLORED:
+                raise ValueError(
+                    f"`gray` keeps one channel, and {source!r} has images with colors:"
+                    " leave it out"
+                )
             part["image"] = part["image"][..., :1]
         if config.enlarged is not None:
             square = (config.enlarged, config.enlarged)

@@ -174,7 +174,7 @@ def check(config: Config) -> None:
     checks.among(config, "attacks", attacked.NAMES)
     checks.not_below_zero(config, "radii")
     checks.above_zero(config, "images", "step_size", "steps", "points", "chunk")
-    checks.above_zero(config, "attack_points", "beta", "k")
+    checks.above_zero(config, "attack_points", "beta", "k", "image_size")
 
 
 def set_up(

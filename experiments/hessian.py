@@ -123,7 +123,7 @@ def check(config: Config) -> None:
     checks.above_zero(config, "few", "shuffled", "loss_images", "lengths", "steps")
     checks.above_zero(config, "sharpness", "values", "quadrature", "step_size", "k")
     checks.above_zero(config, "points", "attack_points", "dimensions", "units")
-    checks.above_zero(config, "draws", "chunk")
+    checks.above_zero(config, "draws", "chunk", "image_size")
     checks.at_least(config, 2, "images", "probes")  # another image, and an error
     checks.at_least(config, hessian_attacks.SPENT + 2, "budget")
     if config.values > 2 * config.steps:

@@ -160,7 +160,8 @@ def check(config: "Config") -> None:
     checks.among(config, "attacks", ATTACKS)
     checks.not_below_zero(config, "radii")
     checks.above_zero(config, "images", "k", "top", "steps", "chunk")
-    checks.above_zero(config, "dampings", "pairs")
+    checks.above_zero(config, "dampings", "pairs", "image_size")
+    checks.not_below_zero(config, "seed")
     checks.at_least(config, 4, "train")
     checks.at_least(config, 3, "leave_out")
     for name in ("k", "top"):

@@ -135,8 +135,10 @@ def at_quality(
 def check(config: Config) -> None:
     """Refuse what would fail, or mean nothing, before anything is loaded."""
     protopnet_setup.check(config.network)
+    remedies.check(config.network)
     checks.among(config, "trained", ("clean", "artefacts", "remedy"))
-    checks.above_zero(config, "repeats", "quality", "qualities", "shown", "chunk")
+    checks.above_zero(config, "repeats", "shown", "chunk")
+    checks.at_least(config, 1, "quality", "qualities")
     if max(config.quality, *config.qualities) > 100:
         raise ValueError(
             f"`quality` is {config.quality} and `qualities` are {config.qualities}: "
@@ -162,9 +164,7 @@ def changed(
 def set_up(config: Config, seed: int) -> tuple[protopnet.Config, protopnet_setup.Setup]:
     """Networks of images, for one seed."""
     knobs = dataclasses.replace(config.network, seed=seed)
-    setup = protopnet_setup.set_up(knobs)
-    remedies.check(setup)
-    return knobs, setup
+    return knobs, protopnet_setup.set_up(knobs)
 
 
 def asked(

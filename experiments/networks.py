@@ -82,7 +82,7 @@ def correct(
 
     Args:
       network: whose classifications count.
-      source: where images come from; the network's own if None.
+      source: where images come from, see `expand`; the network's own if None.
       split: of the source; its test images if None, or all if they are not apart.
       count: how many are wanted.
       chunk: how many are classified at once.
@@ -94,13 +94,9 @@ def correct(
       ValueError: none is classified correctly, logits are not finite, or there are
         fewer of them than classes.
     """
-    source = source or network.images
+    source = expand(source or network.images)
     split = split or sources.usual_split(source)
-    look = jax.jit(
-        lambda weights, images: jax.lax.map(
-            functools.partial(network.fn, weights), images, batch_size=chunk
-        )
-    )
+    look = mapped(network.fn, chunk=chunk)
     limit = 2 * count
     while True:  # a large source is read no further than it must be
         found = data.load(
@@ -125,16 +121,16 @@ def correct(
     return {name: values[right[:count]] for name, values in found.items()}
 
 
-def guesses(logits: Array, labels: np.ndarray) -> np.ndarray:
+def guesses(logits: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """The classes that are seen, of logits `[N, K]` that can tell these labels."""
     broken = np.sum(~np.all(np.isfinite(logits), axis=1))
     if broken:
         raise ValueError(
-            f"`model` has logits that are not finite, for {broken} of {len(labels)}"
+            f"`model` has logits that are not finite, for {broken} of {len(logits)}"
             " images: are its weights those that were trained, and does it take pixels"
             " in [0, 1]?"
         )
-    classes, last = logits.shape[1], labels.max(initial=0)
+    classes, last = logits.shape[1], 0 if labels is None else labels.max(initial=0)
     if last >= classes:
         raise ValueError(
             f"`model` has {classes} logits, and the images have labels up to {last}:"

@@ -78,6 +78,7 @@ def check(config: "Config") -> None:
         config, "augmentation", "warm_epochs", "last_epochs", "needed"
     )
     checks.not_below_zero(config, "decay", "cluster", "separation", "l1", "attacked")
+    checks.not_below_zero(config, "seed")
     if max(config.pushes) != config.epochs:
         raise ValueError(
             f"`pushes` is {config.pushes}: the last must be after epoch "
@@ -88,6 +89,14 @@ def check(config: "Config") -> None:
             f"`needed` is {config.needed}: it is out of the "
             f"{protopnet_training.NEIGHBORS} nearest training images"
         )
+    for folder in config.also:
+        other(config, folder)
+
+
+def stands_still(config: "Config") -> bool:
+    """Whether the backbone is never trained, and its features stand for the images."""
+    fixed = config.warm_epochs >= config.epochs and not config.augmentation
+    return fixed and config.batch_norm == "frozen"
 
 
 def set_up(config: "Config") -> Setup:
@@ -110,8 +119,7 @@ def set_up(config: "Config") -> Setup:
     head = protopnet.PrototypeHead(len(classes), owners, config.depth, **kind)
     network = learner = Network(backbone, head)
     lessons = examples
-    fixed = config.warm_epochs >= config.epochs and not config.augmentation
-    if fixed and config.batch_norm == "frozen":
+    if stands_still(config):
         lessons = protopnet_data.features(config, backbone, examples)
         learner = Network(backbones.at_hand(backbone), head)
     return Setup(network, examples, learner, lessons, classes)
@@ -135,19 +143,27 @@ def others(config: "Config", setup: Setup) -> np.ndarray:
     """The sum of the logits of other finished runs, for each test image `[N, K]`."""
     total = np.zeros((len(setup.examples.test["label"]), len(setup.classes)))
     for folder in config.also:
-        knobs = storage.config(folder).get("config")
-        if knobs is None or not (folder / "report.html").exists():
-            raise ValueError(f"`also` names {folder}, which is no finished run")
-        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in knobs.items()}
-        other = dataclasses.replace(config, **lists)
-        if (other.test, other.test_split) != (config.test, config.test_split):
-            raise ValueError(
-                f"`also` names {folder}, which was tested on {other.test} "
-                f"({other.test_split}), and this is on {config.test} "
-                f"({config.test_split}): their logits are of other images"
-            )
-        there = set_up(other)
-        network, weights = there.for_lessons(fitted(other, there, folder / "training"))
+        knobs = other(config, folder)
+        there = set_up(knobs)
+        network, weights = there.for_lessons(fitted(knobs, there, folder / "training"))
         test = there.lessons.test["image"]
         total += networks.mapped(network.apply())(weights, test)
     return total.astype(np.float32)
+
+
+def other(config: "Config", folder: pathlib.Path) -> "Config":
+    """How another run was made, one that is finished and tested on the same images."""
+    knobs = storage.config(folder).get("config")
+    if knobs is None or not (folder / "report.html").exists():
+        raise ValueError(
+            f"`also` names {folder}, which is no finished run: give the folders of some"
+        )
+    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in knobs.items()}
+    found = dataclasses.replace(config, **lists | {"also": ()})
+    if (found.test, found.test_split) != (config.test, config.test_split):
+        raise ValueError(
+            f"`also` names {folder}, which was tested on {found.test} "
+            f"({found.test_split}), and this is on {config.test} "
+            f"({config.test_split}): their logits are of other images"
+        )
+    return found

@@ -103,6 +103,8 @@ def check(config: Config) -> None:
     """Refuse what would fail, or mean nothing, before anything is loaded."""
     protopnet_setup.check(config.network)
     checks.among(config, "trained", ("standard", "adversarial"))
+    if "adversarial" in config.trained:
+        remedies.check(config.network)
     checks.among(config, "attacks", ("search", "through_jpeg", "random"))
     checks.above_zero(config, "repeats", "images", "radius", "step_size", "steps")
     checks.above_zero(config, "restarts", "tries", "shown", "against", "chunk")
@@ -120,11 +122,10 @@ def check(config: Config) -> None:
         raise ValueError("`attacks` has random signs, which are of the L-infinity ball")
 
 
-def prepared(config: Config, name: str, setup: protopnet_setup.Setup) -> Prepare | None:
+def prepared(config: Config, name: str) -> Prepare | None:
     """What a training of this name makes of each batch, if anything."""
     if name == "standard":
         return None
-    remedies.check(setup)
     radius, step_size = (length / 255 for length in config.against)
     return remedies.adversarial(radius=radius, step_size=step_size)
 
@@ -256,7 +257,7 @@ def main(config: Config, folder: pathlib.Path) -> None:
             _log.info("%s training, seed %d", name, seed)
             nets[name] = protopnet_setup.fitted(
                 *(knobs, setup, folder / f"{name}-{seed}" / "training"),
-                prepare=prepared(config, name, setup),
+                prepare=prepared(config, name),
             )
         examples = candidates(config, setup, nets)
         for name, trained in nets.items():
@@ -278,7 +279,7 @@ def plan(config: Config) -> str:
     for name in config.trained:
         untrained, seconds = protopnet_training.tried(
             *(setup.learner, config.network, setup.lessons),
-            prepare=prepared(config, name, setup),
+            prepare=prepared(config, name),
         )
         costs.append(f"{name} {seconds / 60:.1f} min")
         trained = setup.of_images(untrained)

@@ -147,13 +147,13 @@ def check(config: "Config") -> None:
     checks.above_zero(config, "seeds", "steps", "baseline_steps", "rate", "chunk")
     checks.above_zero(config, "compared", "places", "samples", "detector_steps")
     checks.above_zero(config, "radius", "adversarial_steps", "look", "fooled")
-    checks.above_zero(config, "distill_steps", "maco_steps", "crops")
+    checks.above_zero(config, "distill_steps", "maco_steps", "crops", "image_size")
     if config.seeds > ROOM:
         raise ValueError(
             f"`seeds` is {config.seeds}: pictures of a class are numbered up to {ROOM};"
             " for more, run again with another `seed`"
         )
-    checks.not_below_zero(config, "hf_weight", "redirect", "blur")
+    checks.not_below_zero(config, "hf_weight", "redirect", "blur", "seed")
     checks.at_least(config, 2, "natural", "least", "most")
     if config.fooling and "distill" not in config.methods:
         raise ValueError(

@@ -6,24 +6,27 @@ the network learns from it; compression changes the images themselves.
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import protopnet_setup
 from experiments.protopnet_data import Batch, Examples
 from experiments.protopnet_network import Network, Weights
-from experiments.protopnet_setup import Setup
 from experiments.protopnet_stages import Prepare
 from protojax import compression, objectives
 from protojax.contracts import Array, Fn, Key
 from protojax.mechanisms import ascent
 
+if TYPE_CHECKING:
+    from experiments.protopnet import Config
 
-def check(setup: Setup) -> None:
+
+def check(config: "Config") -> None:
     """Refuse to change images where features stand in their place."""
-    if setup.learner.backbone is not setup.network.backbone:
+    if protopnet_setup.stands_still(config):
         raise ValueError(
             "`trained` asks for changed images, and the backbone is never trained, so "
             "that its features were computed once: let `network.warm_epochs` be fewer "

@@ -101,6 +101,7 @@ def check(config: Config) -> None:
     checks.not_below_zero(config, "radius", "starts")
     checks.above_zero(config, "images", "k", "step_size", "steps", "climb", "chunk")
     checks.above_zero(config, "sharpness", "points", "attack_points", "noise_samples")
+    checks.above_zero(config, "image_size")
 
 
 def set_up(config: Config) -> tuple[subjects.Subject, dict[str, studies.Study]]:

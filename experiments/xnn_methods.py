@@ -6,7 +6,7 @@ Networks are trained many at once, in `xnn_training`; the others are fitted here
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -81,6 +81,15 @@ NAMES = {
     "top_k": "TopK autoencoder, codes chosen by Lasso",
 }
 """How the methods are called in reports."""
+
+
+def check(methods: Sequence[str], z: np.ndarray) -> None:
+    """Refuse methods that cannot be fitted to these units."""
+    if "nmf" in methods and np.min(z) < 0:
+        raise ValueError(
+            f"`methods` has 'nmf', and there are units below zero (down to "
+            f"{float(np.min(z)):.3g}): leave it out, or take a layer after a ReLU"
+        )
 
 
 def reader(method: str, model: nn.Module | None) -> Reader:
@@ -203,11 +212,6 @@ def _dictionary(method: str, z: Array, size: int) -> dict[str, Array]:
             "mean": mean,
             "atoms": atoms,
         }
-    if np.min(z) < 0:
-        raise ValueError(
-            f"`methods` has 'nmf', and there are units below zero (down to "
-            f"{float(np.min(z)):.3g}): leave it out, or take a layer after a ReLU"
-        )
     nmf = decomposition.NMF(size, init="nndsvda", max_iter=400, tol=1e-3)
     nmf.fit(np.asarray(z))
     atoms = jnp.float32(nmf.components_)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import networks, subjects, xnn_judged, xnn_training
+from experiments import networks, subjects, xnn_judged, xnn_methods, xnn_training
 from protojax import activations, parts, srae
 from protojax.contracts import Array, PyTree
 from protojax.scale import sources
@@ -64,11 +64,14 @@ def load(config: "Config") -> Setup:
     layer, shape = layer_of(config, network, train["image"][0])
     z, logits = recorded(network, layer, train["image"])
     z_test, logits_test = recorded(network, layer, test["image"])
-    if config.labels == "predicted":
-        train["label"], test["label"] = logits.argmax(1), logits_test.argmax(1)
+    given = config.labels == "given"
+    for part, seen in ((train, logits), (test, logits_test)):
+        guess = networks.guesses(seen, part["label"] if given else None)
+        part["label"] = part["label"] if given else guess
     classes = classes_of(config, logits, test["label"])
     check_learned_from(classes, train["label"])
     kept, size = kept_units(config, z)
+    xnn_methods.check(config.methods, z)
     layer = layer._replace(units=functools.partial(_units, config.grid, kept, size))
     if kept is not None:
         shape, z, z_test = (1, 1, len(kept)), z[:, kept], z_test[:, kept]

@@ -202,9 +202,14 @@ def test_the_authors_classifier_is_trained_with_its_norms_alive(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again, weights)
 
 
-def test_images_are_enlarged_as_the_authors_do():
+def test_images_are_enlarged_as_the_authors_do_and_gray_ones_have_one_channel(tmp_path):
     config = dataclasses.replace(SMALL, image_size=16, train=2, test=2, enlarged=20)
     config = dataclasses.replace(config, data="parts:4", gray=True)
+    with pytest.raises(ValueError, match="`gray` keeps one channel, and 'parts:4' has"):
+        cladec_setup.both_splits(config, None)
+    gray = np.random.default_rng(0).integers(0, 256, (4, 16, 16), np.uint8)
+    np.savez(tmp_path / "gray.npz", images=gray, labels=np.arange(4))
+    config = dataclasses.replace(config, data=f"npz:{tmp_path}/gray.npz")
     small = dataclasses.replace(config, enlarged=None)
     (large, _), (plain, _) = (
         cladec_setup.both_splits(c, None) for c in (config, small)

@@ -211,7 +211,8 @@ def test_a_run_reports_on_every_training_and_resumes(setup, monkeypatch, tmp_pat
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"quality": 0}, "`quality` is 0: it must be above zero"),
+        ({"quality": 0}, "`quality` is 0: it must be at least 1"),
+        ({"qualities": (0.5,)}, "`qualities` has 0.5: it must be at least 1"),
         ({"quality": 101}, "`quality` is 101 .* from 1 to 100"),
         ({"qualities": (20.0, 120.0)}, r"`qualities` are \(20.0, 120.0\)"),
         ({"share": 1.5}, "`share` is 1.5: pass a probability"),
@@ -223,9 +224,7 @@ def test_what_means_nothing_is_refused(knobs, message, tmp_path):
         jpeg.main(dataclasses.replace(CONFIG, **knobs), tmp_path)
 
 
-def test_features_cannot_be_compressed(setup, monkeypatch):
-    at_hand = backbones.at_hand(setup.network.backbone)
-    cached = setup._replace(learner=setup.network._replace(backbone=at_hand))
-    monkeypatch.setattr(protopnet_setup, "set_up", lambda _: cached)
+def test_features_cannot_be_compressed(tmp_path):
+    still = dataclasses.replace(CONFIG.network, warm_epochs=CONFIG.network.epochs)
     with pytest.raises(ValueError, match="the backbone is never trained"):
-        jpeg.set_up(CONFIG, 0)
+        jpeg.main(dataclasses.replace(CONFIG, network=still), tmp_path)

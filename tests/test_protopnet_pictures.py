@@ -10,7 +10,6 @@ import pytest
 from experiments import (
     protopnet,
     protopnet_analysis,
-    protopnet_data,
     protopnet_pictures,
     protopnet_setup,
     protopnet_studies,
@@ -118,15 +117,14 @@ def test_what_is_written_beneath_a_prototype():
 
 
 def test_only_finished_runs_of_the_same_test_images_join_an_ensemble(tmp_path):
+    """Which is known before anything is trained."""
     config = protopnet.Config(also=(tmp_path,))
-    examples = protopnet_data.Examples(None, None, {"label": np.zeros(3)}, 1)
-    setup = protopnet_setup.Setup(None, examples, None, None, ("a", "b"))
     with pytest.raises(ValueError, match="`also` names .* which is no finished run"):
-        protopnet_setup.others(config, setup)
+        protopnet_setup.check(config)
     knobs = dataclasses.asdict(dataclasses.replace(config, test="parts:8", also=()))
     (tmp_path / "config.json").write_text(json.dumps({"config": knobs}))
     (tmp_path / "report.html").touch()
     with pytest.raises(
         ValueError, match=r"was tested on parts:8 \(test\), and this is"
     ):
-        protopnet_setup.others(config, setup)
+        protopnet_setup.check(config)

@@ -277,7 +277,7 @@ def test_adversarial_training_goes_on_with_the_prototypes_that_pruning_leaves(se
         NETWORK, state, setup.examples, config
     )
     assert 0 < log["kept"] < log["of"]
-    prepare = prototype_attacks.prepared(CONFIG, "adversarial", setup)
+    prepare = prototype_attacks.prepared(CONFIG, "adversarial")
     after, log = protopnet_training.trained(
         *(network, state, setup.examples, config, ("last", 1)),
         save=pytest.fail,
@@ -380,15 +380,13 @@ def test_what_means_nothing_is_refused(knobs, message, tmp_path):
         prototype_attacks.main(config, tmp_path)
 
 
-def test_images_cannot_be_changed_where_features_stand_for_them(setup):
-    cached = setup._replace(
-        learner=setup.network._replace(
-            backbone=backbones.at_hand(setup.network.backbone)
-        )
-    )
+def test_images_cannot_be_changed_where_features_stand_for_them():
+    still = dataclasses.replace(CONFIG.network, warm_epochs=CONFIG.network.epochs)
+    both = {"trained": ("standard", "adversarial"), "network": still}
     with pytest.raises(ValueError, match="the backbone is never trained"):
-        prototype_attacks.prepared(CONFIG, "adversarial", cached)
-    assert prototype_attacks.prepared(CONFIG, "standard", cached) is None
+        prototype_attacks.check(dataclasses.replace(CONFIG, **both))
+    prototype_attacks.check(dataclasses.replace(CONFIG, network=still))
+    assert prototype_attacks.prepared(CONFIG, "standard") is None
 
 
 def test_a_network_that_is_never_right_is_not_attacked(setup):

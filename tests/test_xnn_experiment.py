@@ -141,6 +141,9 @@ def test_codes_of_nmf_are_those_of_non_negative_least_squares():
     found = xnn_methods.reader("nmf", None).features(params, jnp.float32(z))
     expected = np.stack([scipy.optimize.nnls(atoms.T, row)[0] for row in z])
     np.testing.assert_allclose(found, expected[:, [0, 2]], atol=2e-3)
+    xnn_methods.check(("nmf",), z), xnn_methods.check(("pca",), -z)
+    with pytest.raises(ValueError, match="has 'nmf', and there are units below zero"):
+        xnn_methods.check(("nmf",), -z)
 
 
 @pytest.mark.parametrize("method", xnn_methods.FITTED)
@@ -295,6 +298,8 @@ def named(weights, x):
         ({"features": 1}, "`features` is 1: it must be at least 2"),
         ({"seeds": 0}, "`seeds` is 0: it must be above zero"),
         ({"spread": 0.0}, "`spread` is 0: it must be above zero"),
+        ({"save_every": 0}, "`save_every` is 0: it must be above zero"),
+        ({"classes": ()}, "`classes` is empty"),
         ({"layer": "third"}, "`layer` is 'third': choose from first, second"),
         ({"map_at": "third"}, "`map_at` is 'third': choose from first, second"),
         ({"classes": (7,)}, "`classes` has 7, and the network has 3 classes"),
@@ -331,5 +336,7 @@ def test_a_dead_layer_is_refused(monkeypatch):
     network = networks.Network(named, jnp.zeros((3, 4)), "parts:40", 16)
     monkeypatch.setattr(networks, "load", lambda *_, **__: network)
     config = script.Config(data="parts:40", layer="first", train=40, test=24, maps=1)
-    with pytest.raises(ValueError, match="`layer` 'first' has units of mean square 0"):
+    with pytest.raises(ValueError, match="has 3 logits, and the images have labels up"):
         setting_up.load(config)
+    with pytest.raises(ValueError, match="`layer` 'first' has units of mean square 0"):
+        setting_up.load(dataclasses.replace(config, labels="predicted"))

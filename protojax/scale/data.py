@@ -273,6 +273,12 @@ def _awaited(ids: Array, tasks: list[futures.Future]) -> dict[str, Array]:
 
 def _collated(ids: Array, examples: list[tuple[Array, int]]) -> dict[str, Array]:
     images, labels = zip(*examples, strict=True)
+    if min(labels) < 0:
+        place = int(np.argmin(labels))
+        raise ValueError(
+            f"image {ids[place]} has the label {labels[place]}, and labels count from"
+            " 0: of a set without labels take another split"
+        )
     return {
         "image": np.stack(images),
         "label": np.array(labels, np.int32),

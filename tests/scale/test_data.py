@@ -359,6 +359,7 @@ def test_a_bad_table_is_named(folder, text, message):
         ({"images": np.zeros((0, 4, 4, 3))}, "at least one"),
         ({"labels": np.zeros(3, int)}, r"must be integers \[2\]"),
         ({"labels": np.zeros(2)}, r"must be integers \[2\]"),
+        ({"labels": np.array([3, -1])}, "image 1 has the label -1, and labels count"),
     ],
 )
 def test_a_bad_npz_is_named(tmp_path, arrays, message):
