@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import cli, trainings
+from experiments import checks, cli, trainings
 from protojax import checkpoints, data, models, sweeps, training
 from protojax.contracts import Array, Key, PyTree
 from protojax.scale import figures, identity, pages, parts, progress, report, storage
@@ -159,8 +159,18 @@ def judged(model: nn.Module, params: PyTree, example: dict, key: Key) -> dict:
     }
 
 
+def check(config: Config) -> None:
+    """Refuse what would fail, or mean nothing, before anything is trained."""
+    checks.above_zero(config, "train", "widths", "groups", "steps", "batch", "rate")
+    checks.above_zero(config, "save_every")
+    checks.not_below_zero(config, "seed")
+    checks.at_least(config, 8, "image_size")
+    checks.at_least(config, 2 * len(parts.CLASSES), "test")  # two of each are shown
+
+
 def main(config: Config, folder: pathlib.Path) -> None:
     """Train, test, and report."""
+    check(config)
     model = network(config)
     params = fit(config, folder / "checkpoints")
     birds = data.load(f"parts:{config.test}", "test", image_size=config.image_size)

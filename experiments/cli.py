@@ -76,7 +76,7 @@ def run(
         cluster.join()
     _prepare()
     if plan is not None and parsed.plan:
-        with _one_line(script):
+        with one_line(script):
             print(plan(parsed.config))
         return
     folder = storage.place(parsed.out)
@@ -86,7 +86,7 @@ def run(
     except (ValueError, OSError) as error:
         raise SystemExit(f"{script}: {error} (`--out`)") from error
     try:
-        with cluster.leaving_last(folder), _one_line(script):
+        with cluster.leaving_last(folder), one_line(script):
             main(parsed.config, folder)
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'interrupted'}", file=sys.stderr)
@@ -99,7 +99,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _one_line(script: str) -> Iterator[None]:
+def one_line(script: str) -> Iterator[None]:
     """What protojax or an experiment refuses is said without a traceback.
 
     An error that came from elsewhere, such as the user's network, keeps its own.
@@ -135,13 +135,7 @@ def _parse(
     description: str | None,
     plannable: bool,
 ) -> Any:
-    try:
-        import tyro
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "experiments need tyro: pip install 'protojax[experiments]'"
-        ) from error
-    config = configs[name]
+    tyro, config = parser(), configs[name]
     folder = f"runs/{script}-{name}"
     plan = "print programs, memory and expected time (tried on one image), then stop"
     fields: list[Any] = [
@@ -162,9 +156,19 @@ def _parse(
     )
 
 
-def _flag(text: str) -> Any:
-    import tyro
+def parser() -> Any:
+    """Tyro, which makes options of a dataclass; if it is not there, how to get it."""
+    try:
+        import tyro
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "experiments need tyro: pip install 'protojax[experiments]'"
+        ) from error
+    return tyro
 
+
+def _flag(text: str) -> Any:
+    tyro = parser()
     # There is no --no-plan.
     return Annotated[bool, tyro.conf.arg(help=text), tyro.conf.FlagCreatePairsOff]
 

@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+from experiments import cli
 from protojax.scale import figures, pages, report, storage
 
 Rows = Sequence[report.Row]
@@ -106,8 +107,7 @@ def section(rows: Rows, value: str, config: Config) -> pages.Section:
 
 def command(args: Sequence[str] | None = None) -> None:
     """From the command line."""
-    import tyro
-
+    tyro = cli.parser()
     folders = "folders of results, or patterns in quotes"
     fields: list[Any] = [
         (
@@ -122,10 +122,8 @@ def command(args: Sequence[str] | None = None) -> None:
     asked: Any = tyro.cli(
         options, prog="python -m experiments.compare", description=__doc__, args=args
     )
-    try:
+    with cli.one_line("compare"):
         main(asked.folders, asked.config)
-    except ValueError as error:
-        raise SystemExit(f"compare: {error}") from error
 
 
 if __name__ == "__main__":

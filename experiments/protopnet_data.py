@@ -1,7 +1,7 @@
 """What a ProtoPNet is trained on: images, or what a backbone makes of them."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -43,7 +43,15 @@ def from_source(config: "Config", size: int) -> tuple[Examples, tuple[str, ...]]
     name, split = networks.expand(config.train), config.train_split
     knobs = {"image_size": size, "resize": config.resize}
     found = sources.find(name, split, image_size=size)
-    test = data.load(networks.expand(config.test), config.test_split, **knobs)
+    judged = networks.expand(config.test), config.test_split
+    names = sources.find(*judged, image_size=size).classes
+    if found.classes and names and found.classes != names:
+        raise ValueError(
+            f"`train` {config.train!r} has the classes {_few(found.classes)}, and"
+            f" `test` {config.test!r} {_few(names)}: their labels would not mean the"
+            " same; take both from the same classes"
+        )
+    test = data.load(*judged, **knobs)
     known = np.unique(test["label"])
     classes = found.classes or tuple(f"class {label}" for label in known)
     relabel = functools.partial(
@@ -66,6 +74,10 @@ def from_source(config: "Config", size: int) -> tuple[Examples, tuple[str, ...]]
         epoch=_epoch(config, found.num),
     )
     return examples, classes
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + ", ..." * (len(names) > 6)
 
 
 def held(config: "Config", train: Batch, test: Batch) -> Examples:
@@ -104,8 +116,8 @@ def _relabeled(batch: Batch, *, known: np.ndarray) -> Batch:
     place = np.searchsorted(known, batch["label"]).clip(0, len(known) - 1)
     if strange := sorted(set(batch["label"][known[place] != batch["label"]].tolist())):
         raise ValueError(
-            f"there are training images of class {strange[0]}, and no test images: "
-            "test on images of every class"
+            f"`train` has images of class {strange[0]}, and `test` has none: test on"
+            " images of every class"
         )
     return {**batch, "label": place.astype(np.int32)}
 

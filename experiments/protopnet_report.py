@@ -134,10 +134,8 @@ def _protocol(
     )
     if "plain_correct" in found:
         plain = found["plain_correct"]["mean"]
-        text += (
-            f" A plain classifier on the same backbone tells **{plain:.1%}**:"
-            f" prototypes keep {accuracy['mean'] / plain:.1%} of that."
-        )
+        text += f" A plain classifier on the same backbone tells **{plain:.1%}**"
+        text += f": {accuracy['mean'] / plain:.1%} of that is kept." if plain else "."
     drift = ""
     if config.batch_norm == "live":
         drift = (

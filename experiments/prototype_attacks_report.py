@@ -76,7 +76,7 @@ def write(
         title=f"Does this look like that? {config.network.backbone}",
         sections=[
             _protocol(config),
-            _accuracy(told),
+            _accuracy(config, told),
             _stomach(aims, moved, parts),
             _seen(first, "moved", "The head on the stomach", patches),
             _literal(literal),
@@ -122,7 +122,7 @@ def _named(name: str) -> str:
     return NAMES.get(name, name)
 
 
-def _accuracy(told: "Rows") -> pages.Section:
+def _accuracy(config: "Config", told: "Rows") -> pages.Section:
     text = shown.measures(
         told,
         ("clean", "robust"),
@@ -132,7 +132,7 @@ def _accuracy(told: "Rows") -> pages.Section:
     )
     caption = (
         "Share of all test images that are told right, as they are and under an attack"
-        " on the label of 8/255 by 10 steps."
+        f" on the label of {config.against[0]:g}/255 by 10 steps."
     )
     cost = shown.paired_measures(
         told, ("clean", "robust"), methods="trained", names=NAMES

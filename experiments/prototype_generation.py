@@ -124,6 +124,8 @@ class Config:
 def main(config: Config, folder: pathlib.Path) -> None:
     """Make pictures, compare their paths, try to fool and to cue, and report."""
     setup = prototype_generation_setup.load(config)
+    if config.fooling:  # refused before any picture is made
+        others = prototype_generation_fooling.other_natural(config, setup)
     first = prototype_generation_jobs.baseline_study(config, setup)
     studies.run({"baseline": first}, config, folder)
     (start,) = report.arrays(folder / "baseline")
@@ -137,7 +139,9 @@ def main(config: Config, folder: pathlib.Path) -> None:
     }
     studies.run(looked_at(config, setup, pictures), config, folder)
     if config.fooling:
-        detectors = prototype_generation_fooling.trained(config, setup, pictures)
+        detectors = prototype_generation_fooling.trained(
+            config, setup, others, pictures
+        )
         fooled = prototype_generation_fooling.sweeping(
             config, setup, pictures, detectors
         )

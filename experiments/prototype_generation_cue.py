@@ -5,6 +5,7 @@ a corner; another network has seen none. Pictures of the class by both are searc
 the disk's color.
 """
 
+import dataclasses
 import functools
 import logging
 import pathlib
@@ -37,7 +38,7 @@ _TESTED = 200
 
 def asked(config: "Config") -> bool:
     """Whether there is anything to plant a cue for: birds, and classes of them."""
-    return bool(config.cues) and config.model.startswith("parts")
+    return bool(config.cues) and config.model in networks.BIRDS
 
 
 def magenta(x: Array) -> Array:
@@ -105,14 +106,10 @@ def name_of(cue: int | None) -> str:
 
 def knobs_of(config: "Config") -> classifier.Config:
     """How the networks are trained."""
-    named = "small" if config.model == "parts_small" else "default"
-    usual = classifier.CONFIGS[named]
-    return classifier.Config(
+    return dataclasses.replace(
+        classifier.CONFIGS[networks.BIRDS[config.model]],
         train=config.cue_train,
-        image_size=usual.image_size,
-        widths=usual.widths,
         steps=config.cue_steps,
-        rate=usual.rate,
         seed=config.seed,
     )
 

@@ -52,9 +52,10 @@ class Detectors(NamedTuple):
     gate: float
 
 
-def trained(config: "Config", setup: Setup, made: Mapping[str, Any]) -> Detectors:
+def trained(
+    config: "Config", setup: Setup, natural: np.ndarray, made: Mapping[str, Any]
+) -> Detectors:
     """Train both detectors; the same each time, so that a run can be taken up."""
-    natural = other_natural(config, setup)
     params = []
     for seen in DETECTORS:
         methods = [m for m in config.methods if seen in (m, "all")]

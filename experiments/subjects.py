@@ -6,10 +6,9 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from experiments import explained, networks
+from experiments import explained, networks, truths
 from protojax import activations, parts
 from protojax.contracts import Array, PyTree
-from protojax.scale import sources
 
 
 class Subject(NamedTuple):
@@ -42,8 +41,9 @@ def load(
     """Load network and images, and choose the twin's sharpness if it is not given."""
     network = networks.load(model, image_size=image_size)
     examples = networks.correct(network, data, split, count=images)
-    if (data or network.images).partition(":")[0] == "parts":
-        examples["truth"] = deciding_parts(network, examples, split)
+    source = data or network.images
+    if source.partition(":")[0] == "parts":
+        examples["truth"] = deciding_parts(network, source, split, examples)
     if beta is None:
         beta = typical_sharpness(network, examples["image"])
     color = (0.0, 0.0, 0.0)
@@ -68,16 +68,19 @@ def typical_sharpness(network: networks.Network, images: np.ndarray) -> float:
 
 
 def deciding_parts(
-    network: networks.Network, examples: dict[str, np.ndarray], split: str | None
+    network: networks.Network,
+    source: str,
+    split: str | None,
+    examples: dict[str, np.ndarray],
 ) -> np.ndarray:
     """Where the parts are that tell a bird's class from the runner-up, `[N, S, S]`."""
-    seed = sources.PARTS_SEEDS[split or sources.usual_split("parts")]
-    birds = parts.draw(
-        examples["id"].tolist(), image_size=network.image_size, seed=seed
+    split, classes = split or "test", parts.KINDS[source.partition("#")[2]]
+    birds = truths.birds(
+        source, split, examples["id"].tolist(), image_size=network.image_size
     )
     look = jax.jit(jax.vmap(network.fn, (None, 0)))
     logits = look(network.weights, examples["image"])
-    known = np.asarray(logits)[:, : len(parts.CLASSES)]  # yours may tell more apart
+    known = np.asarray(logits)[:, : len(classes)]  # yours may tell more apart
     ranked = np.argsort(-known, axis=-1)
-    differ = parts.differing_parts()[ranked[:, 0], ranked[:, 1]]
+    differ = parts.differing_parts(classes)[ranked[:, 0], ranked[:, 1]]
     return np.any(birds.masks & differ[:, :, None, None], axis=1).astype(np.float32)

@@ -4,6 +4,7 @@ import logging
 import math
 import pathlib
 import time
+import zipfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -127,8 +128,14 @@ def write(file: pathlib.Path, tree: dict[str, Any]) -> None:
 
 def read(file: pathlib.Path) -> dict[str, Any]:
     """Read what `write` wrote."""
-    with file.open("rb") as raw, np.load(raw) as flat:
-        tree: dict[str, Any] = traverse_util.unflatten_dict(dict(flat), sep="/")
+    try:
+        with file.open("rb") as raw, np.load(raw) as flat:
+            tree: dict[str, Any] = traverse_util.unflatten_dict(dict(flat), sep="/")
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{file} cannot be read ({error}): it was damaged after it was written."
+            " Delete it and run the same command again: only it is made anew"
+        ) from error
     return tree
 
 

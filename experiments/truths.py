@@ -53,7 +53,8 @@ def known(
     found = sources.find(source, split, image_size=image_size)
     names = [found.name(int(i)) for i in ids]
     with table.open(newline="", encoding="utf-8") as lines:
-        rows = {row["file"]: row for row in csv.DictReader(lines)}
+        named = {pathlib.Path(row["file"]): row for row in csv.DictReader(lines)}
+    rows = {path.as_posix(): row for path, row in named.items()}
     chosen = [rows[name] for name in names]
     short = resize or image_size
     truth: Truth = {}

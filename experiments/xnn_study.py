@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import xnn_judged, xnn_methods, xnn_setup
+from experiments import cli, xnn_judged, xnn_methods, xnn_setup
 from protojax import srae
 from protojax.contracts import Array, PyTree
 from protojax.scale import figures, overlays, storage
@@ -244,6 +244,8 @@ def agreement(first: dict[str, str], second: dict[str, str]) -> Agreement:
 
 def read(path: str | pathlib.Path) -> dict[str, str]:
     """The names on an answer sheet, by panel."""
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"no such file: {path}: pass two filled answers.csv")
     with open(path, newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     if not rows or not {"panel", "name"} <= rows[0].keys():
@@ -257,7 +259,8 @@ def main(arguments: Sequence[str]) -> None:
     """Compare two sheets."""
     if len(arguments) != 2:
         raise SystemExit(__doc__)
-    found = agreement(*map(read, arguments))
+    with cli.one_line("xnn_study"):
+        found = agreement(*map(read, arguments))
     print(f"named: {found.named[0]:.0%} and {found.named[1]:.0%} of the panels")
     print(f"named by both, of those named by either: {found.jaccard:.2f}")
     print(f"the same name, of those named by both: {found.same:.2f}")

@@ -58,3 +58,9 @@ def test_what_is_not_there_is_named(runs, tmp_path):
         compare.command([f"{runs}/other", "--where", "attack=c", *out])
     with pytest.raises(SystemExit, match="no row has `rank`: choose from"):
         compare.command([f"{runs}/other", "--values", "rank", *out])
+    with pytest.raises(SystemExit, match="compare: no row has `atack`: choose from"):
+        compare.command([f"{runs}/other", "--methods", "atack", *out])
+    with pytest.raises(SystemExit, match="compare: no row has `radus`: choose from"):
+        compare.command([f"{runs}/other", "--by", "radus", *out])
+    with pytest.raises(SystemExit, match="compare: no folder is named"):
+        compare.command(out)

@@ -23,6 +23,8 @@ from experiments import (
     networks,
     strength,
     strength_studies,
+    subjects,
+    trainings,
 )
 from protojax import attributions, checkpoints, data, metrics
 from protojax.scale import parts, sources
@@ -265,8 +267,39 @@ def test_the_truth_is_known_of_every_network_on_the_embedded_birds(own):
     truth = setup.examples["truth"]
     assert truth.shape == (3, 32, 32) and set(np.unique(truth)) == {0.0, 1.0}
     assert setup.beta == 0.0  # there is no ReLU, so no twin
-    birds = parts.draw([3, 11, 19], image_size=32, seed=sources.PARTS_SEEDS["test"])
+    seed = sources.PARTS_SEEDS["test"]
+    birds = parts.draw([3, 11, 19], image_size=32, seed=seed)
     assert np.all(truth <= np.any(birds.masks, axis=1))
+    # Of three kinds that share nothing all but the eye tells them apart; the first of
+    # what is left of a split is not its first.
+    apart = {"image": setup.examples["image"][:2], "id": np.array([0, 1])}
+    truth = subjects.deciding_parts(setup.network, "parts:9#apart", "test[4:]", apart)
+    birds = parts.draw([4, 5], image_size=32, seed=seed, classes=parts.APART)
+    eye = parts.PARTS.index("eye")
+    assert np.array_equal(truth, np.any(np.delete(birds.masks, eye, 1), axis=1))
+
+
+def test_what_means_nothing_is_refused_before_birds_are_drawn(tmp_path):
+    for config in classifier.CONFIGS.values():
+        classifier.check(config)
+    for knobs, message in (
+        ({"save_every": 0}, "`save_every` is 0"),
+        ({"test": 15}, "`test` is 15: it must be at least 16"),
+        ({"widths": ()}, "`widths` is empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            classifier.main(classifier.Config(**knobs), tmp_path)
+
+
+def test_weights_that_were_damaged_are_named_with_the_remedy(tmp_path):
+    file = tmp_path / "srae.npz"
+    trainings.write(file, {"params": {"kernel": np.ones(3)}})
+    whole = file.read_bytes()
+    assert trainings.read(file)["params"]["kernel"].tolist() == [1, 1, 1]
+    for damaged in (whole[:-30], b"", b"no weights"):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match="srae.npz cannot be read .*Delete it and"):
+            trainings.read(file)
 
 
 def test_bad_networks_and_images_say_what_to_do(own, monkeypatch):
@@ -285,13 +318,14 @@ def test_bad_networks_and_images_say_what_to_do(own, monkeypatch):
     with pytest.raises(TypeError) as failed:
         networks.load("mine:small", image_size=16)
     assert "image [16, 16, 3]: see `--image-size`" in "".join(failed.value.__notes__)
+    monkeypatch.setenv("PROTOJAX_DATA", str(own))
     for name, why in (
         ("broken", "not finite, for 6 of 6 images"),
         ("two", "has 2 logits, and the images have labels up to 2"),
     ):
         network = networks.load(f"mine:{name}", image_size=16)
         with pytest.raises(ValueError, match=why):
-            networks.correct(network, f"folder:{own / 'images'}", "all", count=3)
+            networks.correct(network, "folder:PROTOJAX_DATA/images", "all", count=3)
     blind = networks.load("mine:blind", image_size=16)
     with pytest.raises(ValueError, match="is classified correctly: do its labels"):
         networks.correct(blind, f"folder:{own / 'images'}", "all", count=2)

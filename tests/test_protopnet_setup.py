@@ -241,8 +241,11 @@ def test_labels_are_those_of_the_test_images(config, tmp_path):
     strange = dataclasses.replace(
         config, train=f"npz:{tmp_path}/strange.npz", test=named
     )
-    with pytest.raises(ValueError, match="training images of class 99, and no test"):
+    with pytest.raises(ValueError, match="`train` has images of class 99, and `test`"):
         list(protopnet_setup.set_up(strange).examples.in_order())
+    birds = {"train": "parts:30", "test": "parts:9#apart"}
+    with pytest.raises(ValueError, match="has the classes bird 0, .* bird 5, ..., and"):
+        protopnet_setup.set_up(dataclasses.replace(config, **birds))
 
 
 def test_augmented_images_are_of_the_image_and_differ():

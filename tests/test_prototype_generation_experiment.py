@@ -312,8 +312,12 @@ def test_pictures_that_are_stalled_are_in_no_table():
 
 def test_a_cue_is_planted_where_the_network_is_that_of_the_birds():
     assert cues.asked(CONFIG) and cues.asked(script.CONFIGS["default"])
-    for knobs in ({"cues": ()}, {"model": "cifar10_resnet20"}, {"model": "mine:net"}):
+    others = ("cifar10_resnet20", "mine:net", "parts_of_mine:net")
+    for knobs in ({"cues": ()}, *({"model": name} for name in others)):
         assert not cues.asked(dataclasses.replace(CONFIG, **knobs))
+    for name, size, groups in (("parts_small", 32, 8), ("parts_local", 64, None)):
+        knobs = cues.knobs_of(dataclasses.replace(CONFIG, model=name, cue_steps=7))
+        assert (knobs.image_size, knobs.groups, knobs.steps) == (size, groups, 7)
 
 
 def test_the_disk_is_told_from_birds_without_it():

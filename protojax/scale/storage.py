@@ -315,8 +315,9 @@ def config(folder: pathlib.Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        found = json.loads(path.read_text())
+        return {**found}
+    except (ValueError, TypeError) as error:  # cut short, of bytes, or no object
         raise ValueError(
             f"{path} is not JSON ({error}): delete it if its folder's rows may be "
             "added to, or choose another folder"

@@ -74,6 +74,16 @@ def test_folders_without_rows_and_damaged_parts_are_named(tmp_path):
         report.read(tmp_path)
 
 
+def test_a_folder_whose_name_looks_like_a_pattern_is_that_folder(folder, tmp_path):
+    """And not the one that the pattern stands for."""
+    (tmp_path / "a1").mkdir()
+    shutil.copytree(folder, tmp_path / "a[1]")
+    assert report.folders(tmp_path / "a[1]") == [tmp_path / "a[1]"]
+    assert report.read(tmp_path / "a[1]") == report.read(folder)
+    with pytest.raises(ValueError, match="no folder is named: pass"):
+        report.read()
+
+
 @pytest.fixture
 def copied(folder, tmp_path):
     return pathlib.Path(shutil.copytree(folder, tmp_path / "copied"))
@@ -120,6 +130,9 @@ def test_stalled_rows_and_nulls_are_left_out_and_counted(folder):
     assert found.mean == pytest.approx(0.3) and found[3:] == (2, 1)
     odd = report.estimate(chosen, "odd")
     assert odd.mean == 1.0 and odd[1:] == (None, None, 1, 2)
+    numbers = [np.float32(0.5), np.float64(0.5), np.int32(2), np.bool_(True), 0.0]
+    mixed = report.estimate([{"id": i, "x": v} for i, v in enumerate(numbers)], "x")
+    assert (mixed.mean, mixed.n, mixed.left_out) == (pytest.approx(0.8), 5, 0)
     infinite = report.estimate([{"id": 0, "x": math.inf}], "x")
     assert infinite == (None, None, None, 0, 1)
 
@@ -179,8 +192,19 @@ def test_a_share_of_something_else_is_refused():
 
 
 def test_an_unknown_column_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match="no row has `rank`: choose from `id`, `x`"):
-        report.estimate([{"id": 0, "x": 1.0}], "rank")
+    rows, by = [{"id": 0, "x": 1.0}], {"rows_by": "id", "columns_by": "radius"}
+    for ask, name in (
+        (lambda: report.estimate(rows, "rank"), "rank"),
+        (lambda: report.summary(rows, by=["radus"], values=["x"]), "radus"),
+        (lambda: report.compare(rows, "x", methods="atack"), "atack"),
+        (lambda: report.table(rows, **by, value="x"), "radius"),
+        (
+            lambda: report.compared(rows, methods="id", columns_by="r", value="x"),
+            "r",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"no row has `{name}`: choose .* `x`"):
+            ask()
 
 
 def test_a_table_sorts_numbers_and_shows_mean_interval_n_and_what_is_left_out(folder):

@@ -224,9 +224,10 @@ def test_a_folder_without_results_may_be_claimed_anew(tmp_path):
     storage.write(tmp_path / "rows" / "part.parquet", lambda file: file.write(b""))
     with pytest.raises(ValueError, match=r"`steps` \(2 there, 3 here\)"):
         storage.claim(tmp_path, "config", {"steps": 3})
-    (tmp_path / "config.json").write_text('{"config"')
-    with pytest.raises(ValueError, match="config.json is not JSON.*delete it"):
-        storage.claim(tmp_path, "config", {"steps": 2})
+    for damaged in (b'{"config"', b"[1]", b"\xff\xfe"):
+        (tmp_path / "config.json").write_bytes(damaged)
+        with pytest.raises(ValueError, match="config.json is not JSON.*delete it"):
+            storage.claim(tmp_path, "config", {"steps": 2})
 
 
 def test_parts_without_their_config_still_refuse_another_sweep(tmp_path):

@@ -62,7 +62,7 @@ def compare(
       The differences, in order of the methods' appearance.
 
     Raises:
-      ValueError: no row has the column, or none is of the method `against`.
+      ValueError: no row has one of the columns, or none is of the method `against`.
 
     References:
       Wilcoxon, Individual Comparisons by Ranking Methods, 1945; Pratt and Gibbons,
@@ -75,7 +75,8 @@ def compare(
     >>> round(found.mean, 3), round(found.p, 4), found.n
     (-0.5, 0.0078, 8)
     """
-    estimates.check(rows, value)
+    for column in (value, methods):
+        estimates.check(rows, column)
     groups: dict[Any, list[estimates.Row]] = {}
     for row in rows:
         groups.setdefault(row.get(methods), []).append(row)
@@ -163,6 +164,9 @@ def compared(
     Returns:
       The table: mean differences with intervals, p-values after Holm, and n.
 
+    Raises:
+      ValueError: as for `compare`.
+
     >>> rows = [{"id": i, "attack": a, "radius": 0.1, "overlap": i + (a == "random")}
     ...         for i in range(8) for a in ("top_k", "random")]
     >>> print(compared(rows, methods="attack", columns_by="radius", value="overlap"))
@@ -171,6 +175,7 @@ def compared(
     | top k - random | -1.00 [-1.00, -1.00] p=0.0078 n=8 |
     """
     names = names or {}
+    estimates.check(rows, columns_by)
     across = estimates.sort(row.get(columns_by) for row in rows)
     each = {
         place: compare(

@@ -211,7 +211,8 @@ def interval(
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
+    known = isinstance(value, int | float | np.bool_ | np.integer | np.floating)
+    return known and math.isfinite(value)
 
 
 def _resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -246,12 +247,15 @@ def summary(
       Dicts with the columns of `by`, `value` (the averaged column's name), `mean`,
       `low`, `high`, `n`, `left_out`, and `chance` where it is known.
 
+    Raises:
+      ValueError: no row has one of the columns.
+
     >>> rows = [{"id": 0, "radius": 0.1, "loss": 2.0}]
     >>> summary(rows, by=["radius"], values=["loss"])[0]["mean"]
     2.0
     """
-    for value in values:
-        check(rows, value)
+    for column in (*by, *values):
+        check(rows, column)
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(name) for name in by), []).append(row)

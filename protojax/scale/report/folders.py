@@ -18,7 +18,8 @@ def read(*patterns: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """All rows of one or several result folders.
 
     Args:
-      *patterns: folders that sweeps wrote, or patterns such as `"runs/*"`.
+      *patterns: folders that sweeps wrote, or patterns such as `"runs/*"`; what is a
+        folder is never taken for a pattern.
 
     Returns:
       One dict per row: `id`, the setting, the results (None where a value was not
@@ -58,10 +59,14 @@ def folders(*patterns: str | os.PathLike[str]) -> list[pathlib.Path]:
     ...     home in [str(path) for path in folders(f"{home[:-1]}?")]
     True
     """
+    if not patterns:
+        raise ValueError("no folder is named: pass those that sweeps wrote")
     found: list[pathlib.Path] = []
     for each in patterns:
         pattern = storage.place(each)
-        if storage.is_bucket(pattern):
+        if pattern.exists():  # whatever its name, which may look like a pattern
+            matches = [pattern]
+        elif storage.is_bucket(pattern):
             matches = sorted(storage.listed(pattern.parent, pattern.name))
         else:
             matches = [pathlib.Path(m) for m in sorted(glob.glob(str(pattern)))]
@@ -181,7 +186,7 @@ def _kept(part: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, np.ndarray]
     try:
         with path.open("rb") as raw, np.load(raw) as file:
             return {name: file[name] for name in file if name != "setting"}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} cannot be read ({error}): it was damaged or removed after it was "
             f"written. Delete {part}, too, and run the same command again: only "

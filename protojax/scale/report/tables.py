@@ -31,6 +31,9 @@ def table(
     Returns:
       The table.
 
+    Raises:
+      ValueError: no row has one of the columns.
+
     >>> rows = [{"id": i, "attack": "center", "radius": 2 / 255, "overlap": i / 10}
     ...         for i in range(3)]
     >>> print(table(rows, rows_by="attack", columns_by="radius", value="overlap",
