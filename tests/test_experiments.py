@@ -24,7 +24,6 @@ from experiments import (
     strength,
     strength_studies,
     subjects,
-    trainings,
 )
 from protojax import attributions, checkpoints, data, metrics
 from protojax.scale import parts, sources
@@ -277,29 +276,6 @@ def test_the_truth_is_known_of_every_network_on_the_embedded_birds(own):
     birds = parts.draw([4, 5], image_size=32, seed=seed, classes=parts.APART)
     eye = parts.PARTS.index("eye")
     assert np.array_equal(truth, np.any(np.delete(birds.masks, eye, 1), axis=1))
-
-
-def test_what_means_nothing_is_refused_before_birds_are_drawn(tmp_path):
-    for config in classifier.CONFIGS.values():
-        classifier.check(config)
-    for knobs, message in (
-        ({"save_every": 0}, "`save_every` is 0"),
-        ({"test": 15}, "`test` is 15: it must be at least 16"),
-        ({"widths": ()}, "`widths` is empty"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            classifier.main(classifier.Config(**knobs), tmp_path)
-
-
-def test_weights_that_were_damaged_are_named_with_the_remedy(tmp_path):
-    file = tmp_path / "srae.npz"
-    trainings.write(file, {"params": {"kernel": np.ones(3)}})
-    whole = file.read_bytes()
-    assert trainings.read(file)["params"]["kernel"].tolist() == [1, 1, 1]
-    for damaged in (whole[:-30], b"", b"no weights"):
-        file.write_bytes(damaged)
-        with pytest.raises(ValueError, match="srae.npz cannot be read .*Delete it and"):
-            trainings.read(file)
 
 
 def test_bad_networks_and_images_say_what_to_do(own, monkeypatch):
