@@ -10,8 +10,14 @@ from typing import Any, Protocol
 import jax
 
 Array = jax.Array
+"""An array; docstrings give its shape, `[]` being that of a number."""
+
 ArrayLike = jax.typing.ArrayLike
+"""What JAX takes for an array: a number of Python's, or NumPy's, too."""
+
 PyTree = Any
+"""Arrays in tuples, lists, dicts, or classes that JAX knows."""
+
 Key = jax.Array
 """A typed PRNG key, as `jax.random.key` makes it."""
 

@@ -178,8 +178,18 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "docs/reference/attributions/index.html").read_text()
-    assert "protojax.methods.attributions.deep_lift" in page
+    explained = {
+        "attributions": "protojax.methods.attributions.deep_lift",
+        "contracts": "protojax.contracts.Score",  # a documented alias
+        "models": "protojax.models.protopnet.attach",  # of a module in the module
+    }
+    for name, path in explained.items():
+        page = (tmp_path / f"docs/reference/{name}/index.html").read_text()
+        assert f'<h2 id="{path}"' in page
+    papers = (tmp_path / "docs/papers/index.html").read_text()
+    assert (
+        f'<a href="../reference/attributions/#{explained["attributions"]}">' in papers
+    )
     evidence = (tmp_path / "docs/evidence/index.html").read_text()
     for record in (ROOT / "experiments/records").glob("*/config.json"):
         assert f"records/{record.parent.name}/summary.json" in evidence

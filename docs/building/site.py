@@ -1,6 +1,7 @@
 """What MkDocs does not do by itself: the repository's layout, reference, formulas."""
 
 import ast
+import functools
 import html
 import importlib.util
 import json
@@ -9,6 +10,7 @@ import re
 
 import latex2mathml.converter
 from mkdocs.structure.files import File, Files
+from mkdocs.utils import get_relative_url
 from pymdownx import slugs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -18,6 +20,11 @@ LINKED += ["experiments/records/*/summary.json"]
 RECORDS = re.compile(r"\((\.\./experiments/records/[\w-]+)\)")
 FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\s*\\[(\[](?P<tex>.*?)\\[)\]]\s*</\1>', re.S
+)
+
+NAME = re.compile(
+    r"<(a|pre|h\d)\b.*?</\1>|<code>(?P<name>\w+(?:\.\w+)?)(?P<called>\([^<]*\))?</code>",
+    re.S,
 )
 
 
@@ -65,14 +72,34 @@ def records():
     return "\n".join(lines)
 
 
-def on_page_content(content, **_):
-    """Turn formulas into MathML, which browsers draw without a script."""
-    return FORMULA.sub(_mathml, content)
+def on_page_content(content, page, **_):
+    """Turn formulas into MathML, and lead from names to where they are explained."""
+    content = FORMULA.sub(_mathml, content)
+    return NAME.sub(lambda found: _link(found, page), content)
 
 
 def _mathml(found):
     display = "inline" if found["tag"] == "span" else "block"
     return latex2mathml.converter.convert(html.unescape(found["tex"]), display=display)
+
+
+def _link(found, page):
+    """A name in code as a link to the reference; modules from the README alone."""
+    target = _targets().get(found["name"])
+    if not target or "." not in found["name"] and page.url:
+        return found[0]
+    return f'<a href="{get_relative_url(target, page.url or ".")}">{found[0]}</a>'
+
+
+@functools.cache
+def _targets():
+    """Where in the site each module and each public name is explained."""
+    found = {}
+    for module in modules():
+        page = f"docs/reference/{module}/"
+        found[module] = page
+        found |= {title: f"{page}#{path}" for title, path in named(module)}
+    return found
 
 
 def modules():
@@ -92,10 +119,8 @@ def page(name):
     """The page of a module: what it says of itself, then each of its names."""
     path = modules()[name]
     lines = [f"# {name}", "", *_shown(path, members="false", show_root_heading="false")]
-    for inner in public(path):
-        title = inner.removeprefix(f"{path}.").removeprefix("pretrained.")
-        heading = f'"{name}.{title.split(".")[-1]}"'
-        lines += _shown(inner, heading=heading, heading_level="2")
+    for title, inner in named(name):
+        lines += _shown(inner, heading=f'"{title}"', heading_level="2")
     return "\n".join(lines)
 
 
@@ -104,23 +129,42 @@ def _shown(path, **options):
     return [f"::: {path}", "    options:", *lines, ""]
 
 
-def public(path):
-    """The dotted names of a module's public functions and classes."""
+def named(name):
+    """The public names of a module, as users write them, and their dotted paths."""
+    path = modules()[name]
+    if name == "models":
+        return [*_networks(path), *_around_networks(path)]
     file = ROOT / path.replace(".", "/")
-    if path == "protojax.models":
-        return [*_networks(file), *public(f"{path}.pretrained")]
     if file.is_dir():
         exported = _assigned(file / "__init__.py", "__all__")
-        return [f"{path}.{name}" for name in exported]
-    tree = ast.parse(file.with_suffix(".py").read_text())
-    kinds = ast.FunctionDef, ast.ClassDef
-    names = [node.name for node in tree.body if isinstance(node, kinds)]
-    return [f"{path}.{name}" for name in names if not name.startswith("_")]
+    else:
+        exported = _defined(file.with_suffix(".py"))
+    return [(f"{name}.{inner}", f"{path}.{inner}") for inner in exported]
 
 
-def _networks(folder):
-    found = _assigned(folder / "__init__.py", "_NETWORKS")
-    return [f"protojax.models.{module}.{name}" for name, module in found.items()]
+def _networks(path):
+    found = _assigned(ROOT / "protojax/models/__init__.py", "_NETWORKS")
+    return [(f"models.{name}", f"{path}.{file}.{name}") for name, file in found.items()]
+
+
+def _around_networks(path):
+    """The functions of the modules of `models` that users import."""
+    for module in ("pretrained", "protopnet", "xnn"):
+        for name in _defined(ROOT / f"protojax/models/{module}.py", ast.FunctionDef):
+            yield f"{module}.{name}", f"{path}.{module}.{name}"
+    yield "pretrained.read", f"{path}.weightfiles.read"
+
+
+def _defined(file, kinds=(ast.FunctionDef, ast.ClassDef)):
+    """Functions, classes and constants that have a docstring, as they stand there."""
+    body = ast.parse(file.read_text()).body
+    names = []
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, kinds):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign) and isinstance(after, ast.Expr):
+            names.append(ast.unparse(node.targets[0]))
+    return [name for name in names if not name.startswith("_")]
 
 
 def _assigned(file, name):

@@ -32,13 +32,21 @@ LOOPS = frozenset({"scan", "while", "cond", "shard_map"})
 
 
 class Equation(NamedTuple):
-    """One step of a traced function, as a rule sees it."""
+    """One step of a traced function, as a rule sees it.
 
-    name: str  # of the primitive, say "conv_general_dilated"
-    label: str  # of a call: the name of the function called, say "relu"; else ""
-    params: Mapping[str, Any]  # of the primitive
-    bind: Callable[..., list]  # (*inputs) -> outputs: the step as it stands
-    source: str  # the line of the user's code that made it
+    Attributes:
+      name: of the primitive, say `"conv_general_dilated"`.
+      label: of a call the name of the function called, say `"relu"`; else empty.
+      params: of the primitive.
+      bind: `(*inputs) -> outputs`, the step as it stands.
+      source: the line of the user's code that made it.
+    """
+
+    name: str
+    label: str
+    params: Mapping[str, Any]
+    bind: Callable[..., list]
+    source: str
 
 
 Rule = Callable[..., Any]
@@ -46,7 +54,13 @@ Rule = Callable[..., Any]
 
 
 class Step(NamedTuple):
-    """An equation of a `Program` with the places that it reads and writes."""
+    """An equation of a `Program` with the places that it reads and writes.
+
+    Attributes:
+      equation: what is done.
+      inputs: numbers of places, or constants.
+      outputs: numbers of places.
+    """
 
     equation: Equation
     inputs: tuple["int | Constant", ...]
@@ -54,13 +68,24 @@ class Step(NamedTuple):
 
 
 class Constant(NamedTuple):
-    """A value that the traced function holds, of its own or closed over."""
+    """A value that the traced function holds, of its own or closed over.
+
+    Attributes:
+      value: an array, or a number.
+    """
 
     value: Any
 
 
 class Program(NamedTuple):
-    """A function as one straight line of equations over numbered places."""
+    """A function as one straight line of equations over numbered places.
+
+    Attributes:
+      inputs: the places of the arguments' leaves.
+      steps: in the order in which they are taken.
+      outputs: the places of the results' leaves, or constants.
+      out_tree: how results are put together.
+    """
 
     inputs: tuple[int, ...]
     steps: tuple[Step, ...]

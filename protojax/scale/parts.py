@@ -56,15 +56,25 @@ KINDS = {"": CLASSES, "apart": APART}
 
 
 class Birds(NamedTuple):
-    """Images of birds and all that is known of them."""
+    """Images of birds and all that is known of them.
 
-    image: Array  # float32 [N, S, S, 3] in [0, 1]
-    label: Array  # int32 [N]
-    masks: Array  # bool [N, P, S, S], what is seen of each part; they do not overlap
-    points: Array  # float32 [N, P, 2], row and column of a key point, in pixels
-    visible: Array  # bool [N, P], whether the part is seen at its key point
-    segmentation: Array  # bool [N, S, S], the bird
-    cue: Array  # bool [N, S, S], the planted patch
+    Attributes:
+      image: float32 `[N, S, S, 3]` in [0, 1].
+      label: int32 `[N]`.
+      masks: bool `[N, P, S, S]` what is seen of each part; they do not overlap.
+      points: float32 `[N, P, 2]` row and column of a key point, in pixels.
+      visible: bool `[N, P]` whether the part is seen at its key point.
+      segmentation: bool `[N, S, S]` the bird.
+      cue: bool `[N, S, S]` the planted patch.
+    """
+
+    image: Array
+    label: Array
+    masks: Array
+    points: Array
+    visible: Array
+    segmentation: Array
+    cue: Array
 
 
 def draw(

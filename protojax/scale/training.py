@@ -40,13 +40,21 @@ are none), `log` a dict of whatever is worth knowing. `key` is consumed.
 
 
 class State(NamedTuple):
-    """All that training is, between two steps."""
+    """All that training is, between two steps.
 
-    step: Array  # int32 [], how many were taken
-    params: PyTree  # what is learned
-    extra: PyTree  # what is carried along: batch statistics; {} for most networks
-    opt_state: PyTree  # of the optimizer
-    key_data: Array  # uint32, the data of the key that every step's key is made from
+    Attributes:
+      step: int32 `[]` how many were taken.
+      params: what is learned.
+      extra: what is carried along: batch statistics; `{}` for most networks.
+      opt_state: the state of the optimizer.
+      key_data: uint32, the data of the key that every step's key is made from.
+    """
+
+    step: Array
+    params: PyTree
+    extra: PyTree
+    opt_state: PyTree
+    key_data: Array
 
 
 def init(

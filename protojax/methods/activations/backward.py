@@ -18,15 +18,25 @@ from protojax.methods.activations import gathering, rectifiers
 
 
 class Site(NamedTuple):
-    """One step of the forward pass, as a backward rule sees it."""
+    """One step of the forward pass, as a backward rule sees it.
+
+    Attributes:
+      equation: the step.
+      inputs: what it reads at the image.
+      outputs: what it gives at the image.
+      inputs_there: at the reference; at the image again if there is none.
+      outputs_there: likewise.
+      active: which inputs depend on the image, and can be divided.
+      first: whether it reads the image itself.
+    """
 
     equation: tracing.Equation
-    inputs: tuple  # at the image
+    inputs: tuple
     outputs: tuple
-    inputs_there: tuple  # at the reference; at the image again if there is none
+    inputs_there: tuple
     outputs_there: tuple
-    active: tuple[bool, ...]  # which inputs depend on the image, and can be divided
-    first: bool  # it reads the image itself
+    active: tuple[bool, ...]
+    first: bool
 
     def vjp(self, messages: Sequence, inputs: Sequence | None = None) -> list:
         """Pull messages back by the derivative, to the active inputs alone.

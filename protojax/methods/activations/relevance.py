@@ -19,13 +19,19 @@ from protojax.methods.activations import backward, kinds, layering
 
 
 class Layer(NamedTuple):
-    """An affine layer at one input, as a relevance rule sees it."""
+    """An affine layer at one input, as a relevance rule sees it.
+
+    Attributes:
+      input: what it reads.
+      output: what it gives, with its bias.
+      affine: `input -> output`.
+      split: `(u, v) -> (W+ u + W- v, W+ v + W- u)`, by the signs of the weights.
+    """
 
     input: Array
-    output: Array  # with its bias
-    affine: Callable[[Array], Array]  # input -> output
+    output: Array
+    affine: Callable[[Array], Array]
     split: Callable[[Array, Array], tuple[Array, Array]]
-    """`(u, v) -> (W+ u + W- v, W+ v + W- u)`, by the signs of the weights."""
 
     def linear(self) -> tuple[Array, Callable[[Array], Array]]:
         """The output less its bias, and the transpose of the layer."""

@@ -19,6 +19,7 @@ from protojax.mechanisms import ascent, lowering
 from protojax.methods import activations, metrics
 
 Path = dict[str, Array]
+"""What an image causes: the activations of each layer, by name."""
 
 
 class Natural(NamedTuple):

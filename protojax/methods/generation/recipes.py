@@ -30,10 +30,16 @@ are not published: the ranges are ours. Outside of the image is gray until the d
 mean color is bound: `functools.partial(PRESETS["xl"], fill=mean)`."""
 
 ARTICLE_SCALES = (0.95, 0.975, 1.0, 1.025, 1.05)
+"""The scales that the article of Olah et al. draws from."""
+
 ARTICLE_DEGREES = tuple(float(angle) for angle in range(-5, 6))
+"""The angles that the article draws from."""
+
 LUCID_SCALES = tuple(round(0.9 + 0.02 * i, 2) for i in range(11))
+"""The scales that Lucid draws from by default."""
+
 LUCID_DEGREES = tuple(float(angle) for angle in [*range(-10, 11), *[0] * 5])
-"""What Lucid draws from by default; the other two are the article's."""
+"""The angles that Lucid draws from by default."""
 
 
 def prototype(

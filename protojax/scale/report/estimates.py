@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 Row = Mapping[str, Any]
+"""One evaluation: the example's id, the setting, the results, by name."""
 
 _BLOCK = 1 << 22  # numbers drawn at once by the bootstrap
 _MANY = 100_000  # values of which the bootstrap tells nothing that is not known
