@@ -269,8 +269,7 @@ def test_the_truth_is_known_of_every_network_on_the_embedded_birds(own):
     seed = sources.PARTS_SEEDS["test"]
     birds = parts.draw([3, 11, 19], image_size=32, seed=seed)
     assert np.all(truth <= np.any(birds.masks, axis=1))
-    # Of three kinds that share nothing all but the eye tells them apart; the first of
-    # what is left of a split is not its first.
+    # Of kinds that share nothing all but the eye tells apart; a slice begins elsewhere.
     apart = {"image": setup.examples["image"][:2], "id": np.array([0, 1])}
     truth = subjects.deciding_parts(setup.network, "parts:9#apart", "test[4:]", apart)
     birds = parts.draw([4, 5], image_size=32, seed=seed, classes=parts.APART)
