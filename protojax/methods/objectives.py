@@ -379,12 +379,7 @@ def prototype_absent(
 def _of_prototype(maps: Array, prototype: ArrayLike) -> Array:
     """One of `[h, w, P]` maps; NaN for a traced prototype that there is not."""
     chex.assert_rank([maps, prototype], [3, 0])
-    count = maps.shape[-1]
-    if ascent.known(prototype) and not 0 <= np.asarray(prototype) < count:
-        raise ValueError(
-            f"`prototype` is {prototype} but there are {count}: choose 0 <= prototype "
-            f"< {count}"
-        )
+    ascent.check_index("prototype", prototype, maps.shape[-1], "prototypes")
     return maps.at[:, :, prototype].get(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
     )

@@ -376,7 +376,7 @@ def test_what_has_no_loss_is_named():
         of_training(broken, test)
     with pytest.raises(ValueError, match="`test` has a loss that is not finite: are"):
         of_training(train, {**test, "label": -1})
-    with pytest.raises(ValueError, match="class `y` is 3 but the model has 3 classes"):
+    with pytest.raises(ValueError, match="`y` is 3 but there are 3 classes"):
         influence.softmax_loss(head, {**test, "label": 3})
     with pytest.raises(ValueError, match="`matrix` has numbers that are not finite"):
         influence.all_eigenpairs(jnp.full((2, 2), jnp.nan), jnp.zeros(2))

@@ -291,9 +291,9 @@ def test_removed_pixels_take_the_baseline():
 
 def test_bad_classes_and_steps_are_named():
     x = jnp.ones((2, 2, 1))
-    with pytest.raises(ValueError, match="class `y` is 2 but the model has 2 classes"):
+    with pytest.raises(ValueError, match="`y` is 2 but there are 2 classes"):
         metrics.deletion(additive, x, x[..., 0], 2, steps=2)
-    with pytest.raises(ValueError, match="class `y` is -1"):
+    with pytest.raises(ValueError, match="`y` is -1"):
         metrics.confidence(additive, x, -1)
     with pytest.raises(ValueError, match="`steps` is 5 but the map has 4 pixels"):
         metrics.insertion(additive, x, x[..., 0], 0, steps=5)

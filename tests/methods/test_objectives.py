@@ -119,9 +119,9 @@ def test_bad_shapes_and_classes_are_named():
             objective(X)
     with pytest.raises(AssertionError, match="shape"):
         objectives.mass_center(explain, jnp.ones(3))
-    with pytest.raises(ValueError, match="class `y` is 3 but the model has 3 classes"):
+    with pytest.raises(ValueError, match="`y` is 3 but there are 3 classes"):
         objectives.logit(fn, 3)(X)
-    with pytest.raises(ValueError, match="class `y` is -1"):
+    with pytest.raises(ValueError, match="`y` is -1"):
         objectives.cross_entropy(fn, -1)(X)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from protojax import metrics, objectives
+from protojax import metrics, objectives, prototypes
 
 KEY = jax.random.key(0)
 
@@ -105,6 +105,26 @@ def test_dossier_8_nothing_is_misaligned_where_nothing_has_changed():
         metrics.accuracy_change(right, right),
     )
     assert same == (0, 0, 0, 0)
+
+
+def test_a_map_with_nan_is_no_map_that_looks_well():
+    """Counted as masks, it has no highest pixel at all: nothing lies outside."""
+    a = jnp.ones((4, 4)).at[0, 0].set(jnp.nan)
+    inside = jnp.ones((4, 4), bool)
+    of = (metrics.pointing_game, metrics.high_inside, metrics.activation_precision)
+    found = [measure(a, inside) for measure in of]
+    found += [metrics.location_change(a, b) for b in (a, jnp.ones((4, 4)))]
+    assert all(map(jnp.isnan, found))
+
+
+def test_shares_and_prototypes_that_are_none_are_named():
+    a, s = jnp.ones((4, 4)), jnp.ones(3)
+    with pytest.raises(ValueError, match="`share` is 5: pass a part of the pixels"):
+        metrics.high_inside(a, a, share=5)
+    with pytest.raises(ValueError, match="`prototype` is 3 but there are 3 prototypes"):
+        metrics.rank_change(s, s, 3, jnp.arange(3))
+    with pytest.raises(ValueError, match="`prototype` is -1 but"):
+        prototypes.rank(s, -1)
 
 
 def test_dossier_8_the_cross_entropy_of_a_single_logit_has_no_gradient():

@@ -8,6 +8,7 @@ from protojax.mechanisms.ascent.balls import free, within
 from protojax.mechanisms.ascent.checks import (
     check_count,
     check_finite,
+    check_index,
     check_number,
     check_positive,
     known,
@@ -29,6 +30,7 @@ __all__ = [
     "better",
     "check_count",
     "check_finite",
+    "check_index",
     "check_number",
     "check_positive",
     "evaluate",

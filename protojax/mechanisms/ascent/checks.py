@@ -58,6 +58,27 @@ def check_number(name: str, value: ArrayLike) -> None:
         )
 
 
+def check_index(name: str, value: ArrayLike, count: int, of: str) -> None:
+    """Refuse an index that is out of range, where indexing would clamp or wrap it.
+
+    Args:
+      name: how the argument is called.
+      value: `[]` the index; passes if it is traced.
+      count: how many there are.
+      of: of what.
+
+    Raises:
+      ValueError: naming argument, value and range.
+
+    >>> check_index("y", 9, 10, "classes")
+    """
+    if known(value) and not 0 <= np.asarray(value) < count:
+        raise ValueError(
+            f"`{name}` is {value} but there are {count} {of}: choose 0 <= {name} < "
+            f"{count}"
+        )
+
+
 def check_positive(name: str, value: ArrayLike, *, or_zero: bool = False) -> None:
     """Refuse a number that is not above zero, where it is known.
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Fn, Objective
 from protojax.mechanisms import ascent
@@ -63,7 +62,7 @@ def channel(fn: Fn, name: str, unit: ArrayLike) -> Objective:
     def objective(x: Array) -> Array:
         values = layer(fn, name)(x)
         means = jnp.mean(values, axis=tuple(range(values.ndim - 1)))
-        return _entry(means, (unit,), "unit", "channel")
+        return _entry(means, (unit,), "unit", "channels")
 
     return objective
 
@@ -95,7 +94,7 @@ def neuron(
 
     def objective(x: Array) -> Array:
         there = _at(layer(fn, name)(x), position)
-        return _entry(there, (unit,), "unit", "channel")
+        return _entry(there, (unit,), "unit", "channels")
 
     return objective
 
@@ -223,20 +222,17 @@ def _at(values: Array, position: Sequence[ArrayLike] | None) -> Array:
         position = [size // 2 for size in sizes]
     if len(position) != len(sizes):
         raise ValueError(
-            f"`position` is {position}, and the layer has {len(sizes)} positional axes"
+            f"`position` is {position}, and the layer has {len(sizes)} positional axes:"
+            " pass one number for each"
         )
-    return _entry(values, tuple(position), "position", "position")
+    return _entry(values, tuple(position), "position", "places along this axis")
 
 
 def _entry(values: Array, index: tuple[ArrayLike, ...], name: str, what: str) -> Array:
     """Indexing that neither clamps nor wraps: NaN for a traced index out of range."""
     for each, size in zip(index, values.shape, strict=False):
         chex.assert_rank(each, 0)
-        if ascent.known(each) and not 0 <= np.asarray(each) < size:
-            raise ValueError(
-                f"`{name}` is {each}, and the layer has no such {what}: choose 0 <= "
-                f"{name} < {size}"
-            )
+        ascent.check_index(name, each, size, what)
     return values.at[index].get(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
     )

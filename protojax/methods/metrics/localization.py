@@ -2,13 +2,15 @@
 
 A map `[H, W]` is any map of pixels that is zero or more, `inside` a mask of the same
 size from a segmentation, a box or a part. `distance` and `quality` do without such a
-truth.
+truth. Of a map with NaN all measures are NaN.
 """
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
 from protojax.contracts import Array, ArrayLike
+from protojax.mechanisms import ascent
 
 
 def high_mask(a: Array, *, share: ArrayLike) -> Array:
@@ -20,12 +22,17 @@ def high_mask(a: Array, *, share: ArrayLike) -> Array:
         all of them in a constant map. (Some of the published codes leave ties out.)
 
     Returns:
-      bool `[H, W]`.
+      bool `[H, W]`; none of them in a map with NaN.
+
+    Raises:
+      ValueError: for a share that is known not to be from 0 to 1.
 
     >>> high_mask(jnp.array([[1.0, 4.0], [3.0, 2.0]]), share=0.5).tolist()
     [[False, True], [True, False]]
     """
     chex.assert_rank(a, 2)
+    if ascent.known(share) and not 0 <= np.asarray(share) <= 1:
+        raise ValueError(f"`share` is {share}: pass a part of the pixels, from 0 to 1")
     return a >= jnp.quantile(a, 1 - jnp.asarray(share))
 
 
@@ -158,7 +165,7 @@ def pointing_game(a: Array, inside: Array) -> Array:
     1.0
     """
     chex.assert_equal_shape([a, inside])
-    return inside.ravel()[jnp.argmax(a)].astype(a.dtype)
+    return _unless_nan(inside.ravel()[jnp.argmax(a)].astype(float), a)
 
 
 def pointing_energy(a: Array, inside: Array) -> Array:
@@ -192,13 +199,17 @@ def high_inside(a: Array, inside: Array, *, share: ArrayLike = 0.1) -> Array:
     Returns:
       `[]` from 0 to 1.
 
+    Raises:
+      ValueError: as `high_mask`.
+
     References:
       CaBRNet: mask relevance.
 
     >>> float(high_inside(jnp.array([[1.0, 3.0]]), jnp.array([[0, 1]]), share=0.5))
     1.0
     """
-    return 1 - background_share(high_mask(a, share=share), inside)
+    highest = high_mask(a, share=share)
+    return _unless_nan(1 - background_share(highest, inside), a)
 
 
 def activation_precision(a: Array, inside: Array, *, share: ArrayLike = 0.05) -> Array:
@@ -214,6 +225,9 @@ def activation_precision(a: Array, inside: Array, *, share: ArrayLike = 0.05) ->
     Returns:
       `[]` from 0 to 1; 0 for a map of zeros.
 
+    Raises:
+      ValueError: as `high_mask`.
+
     References:
       Barnett et al., A case-based interpretable deep learning model for classification
       of mass lesions in digital mammography (IAIA-BL), 2021.
@@ -224,7 +238,7 @@ def activation_precision(a: Array, inside: Array, *, share: ArrayLike = 0.05) ->
     """
     chex.assert_equal_shape([a, inside])
     highest = jnp.where(high_mask(a, share=share), a, 0)
-    return _ratio(jnp.sum(highest * inside), jnp.sum(highest))
+    return _unless_nan(_ratio(jnp.sum(highest * inside), jnp.sum(highest)), a)
 
 
 def _means(a: Array, inside: Array) -> tuple[Array, Array]:
@@ -235,6 +249,11 @@ def _means(a: Array, inside: Array) -> tuple[Array, Array]:
     parts = [jnp.where(mask, a, 0) for mask in (inside, ~inside)]
     within, without = (_ratio(jnp.sum(p), jnp.sum(p != 0)) for p in parts)
     return within, without
+
+
+def _unless_nan(value: Array, a: Array) -> Array:
+    """What counts pixels sees none in a map with NaN, where zero would be an answer."""
+    return jnp.where(jnp.any(jnp.isnan(a)), jnp.nan, value)
 
 
 def _ratio(part: Array, whole: Array) -> Array:

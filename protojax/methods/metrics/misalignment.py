@@ -15,6 +15,7 @@ import chex
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike
+from protojax.mechanisms import ascent
 from protojax.methods.metrics import localization
 
 
@@ -27,14 +28,18 @@ def location_change(before: Array, after: Array, *, share: ArrayLike = 0.1) -> A
       share: `[]` how many of the pixels count as the highest.
 
     Returns:
-      `[]` from 0 to 100: one minus intersection over union.
+      `[]` from 0 to 100: one minus intersection over union; NaN if a map has one.
+
+    Raises:
+      ValueError: for a share that is known not to be from 0 to 1.
 
     >>> a = jnp.arange(16.0).reshape(4, 4)
     >>> float(location_change(a, a)), float(location_change(a, a[::-1]))
     (0.0, 100.0)
     """
     masks = (localization.high_mask(a, share=share) for a in (before, after))
-    return 100 * (1 - localization.mask_overlap(*masks))
+    moved = 100 * (1 - localization.mask_overlap(*masks))
+    return jnp.where(jnp.any(jnp.isnan(before) | jnp.isnan(after)), jnp.nan, moved)
 
 
 def activation_change(before: ArrayLike, after: ArrayLike) -> Array:
@@ -67,12 +72,16 @@ def rank_change(
     Returns:
       int `[]`; below zero where it climbed.
 
+    Raises:
+      ValueError: if it is known that there is no such prototype.
+
     >>> owners = jnp.array([0, 1, 1])
     >>> int(rank_change(jnp.array([3.0, 2, 1]), jnp.array([1.0, 2, 1]), 0, owners))
     1
     """
     chex.assert_rank([before, after, owners], 1)
     chex.assert_equal_shape([before, after, owners])
+    ascent.check_index("prototype", prototype, len(owners), "prototypes")
     other = owners != owners[prototype]
     above = [jnp.sum(other & (s > s[prototype])) for s in (before, after)]
     return above[1] - above[0]

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Explain, Fn, Key, Score
 from protojax.mechanisms import ascent, images
@@ -33,10 +32,10 @@ def confidence(fn: Fn, x: Array, y: ArrayLike | None = None) -> Array:
       y: `[]` the class; the predicted one by default.
 
     Returns:
-      `[]` its softmax probability.
+      `[]` its softmax probability; NaN for a traced class that does not exist.
 
     Raises:
-      ValueError: if there is no such class.
+      ValueError: for a known class that does not exist.
 
     >>> import jax.numpy as jnp
     >>> float(confidence(lambda x: jnp.zeros(4), jnp.ones((2, 2, 1))))
@@ -64,11 +63,7 @@ def class_entry(values: Array, y: ArrayLike) -> Array:
     2.0
     """
     chex.assert_rank([values, y], [1, 0])
-    if ascent.known(y) and not 0 <= np.asarray(y) < values.size:
-        raise ValueError(
-            f"class `y` is {y} but the model has {values.size} classes: "
-            f"choose 0 <= y < {values.size}"
-        )
+    ascent.check_index("y", y, values.size, "classes")
     return values.at[y].get(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
     )

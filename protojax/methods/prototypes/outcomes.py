@@ -6,6 +6,7 @@ import chex
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike
+from protojax.mechanisms import ascent
 
 
 class Moved(NamedTuple):
@@ -46,8 +47,8 @@ def moved(before: Array, after: Array, *, source: Array, target: Array) -> Moved
       All of it.
 
     References:
-      Hoffmann et al., This Looks Like That... Does it?, 2021, section 4.1 and its code;
-      all but `left` is ours.
+      Hoffmann et al., This Looks Like That... Does it?, 2021, and its code; all but
+      `left` is ours.
 
     >>> before, after = jnp.array([[3.0, 1.0]]), jnp.array([[2.0, 4.0]])
     >>> here, there = jnp.array([[True, False]]), jnp.array([[False, True]])
@@ -81,8 +82,12 @@ def rank(similarities: Array, prototype: ArrayLike) -> Array:
     Returns:
       int `[]`: one more than there are prototypes that are more similar.
 
+    Raises:
+      ValueError: if it is known that there is no such prototype.
+
     >>> int(rank(jnp.array([0.3, 0.9, 0.5]), 2))
     2
     """
     chex.assert_rank([similarities, prototype], [1, 0])
+    ascent.check_index("prototype", prototype, len(similarities), "prototypes")
     return 1 + jnp.sum(similarities > similarities[prototype])

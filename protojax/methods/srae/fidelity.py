@@ -5,7 +5,6 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from protojax.contracts import Array, ArrayLike
 from protojax.mechanisms import ascent
@@ -137,11 +136,7 @@ def read_back(logits: Array, predicted: Array, c: ArrayLike) -> Array:
     [1.0, 5.0, 3.0]
     """
     classes = logits.shape[-1]
-    if ascent.known(c) and not 0 <= np.asarray(c) < classes:
-        raise ValueError(
-            f"class `c` is {c} but there are {classes} classes: "
-            f"choose 0 <= c < {classes}"
-        )
+    ascent.check_index("c", c, classes, "classes")
     chex.assert_equal_shape_prefix([logits, predicted], jnp.ndim(logits) - 1)
     chosen = jnp.arange(classes) == c
     chosen = chosen.reshape((1,) * (jnp.ndim(logits) - 1) + (-1,))

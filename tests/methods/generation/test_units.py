@@ -116,18 +116,16 @@ def test_traced_units_are_one_program_and_bad_ones_are_nan():
 def test_layers_and_units_that_do_not_exist_are_named():
     refused = {
         "no layer is called 'nowhere': there is": generation.channel(fn, "nowhere", 0),
-        "`unit` is 4, and the layer has no such channel": generation.channel(
-            fn, "before", 4
-        ),
+        "`unit` is 4 but there are 4 channels": generation.channel(fn, "before", 4),
         "`unit` is -1": generation.neuron(fn, "before", -1),
-        "`position` is 6, and the layer has no such position": generation.neuron(
+        "`position` is 6 but there are 6 places along this axis": generation.neuron(
             fn, "before", 0, position=(6, 0)
         ),
         "has 0 positional axes": generation.neuron(fn, "logits", 0, position=(0, 0)),
         "layer 'before' has 4 channels": generation.direction(
             fn, "before", jnp.ones(3)
         ),
-        "class `y` is 3 but the model has 3": objectives.probability(fn, 3),
+        "`y` is 3 but there are 3 classes": objectives.probability(fn, 3),
     }
     for message, objective in refused.items():
         with pytest.raises(ValueError, match=message):

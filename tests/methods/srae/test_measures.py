@@ -119,7 +119,7 @@ def test_reading_a_score_back_changes_what_it_must():
 
 def test_a_class_that_does_not_exist_is_refused_and_one_that_never_occurs_is_nan():
     logits = jnp.ones((4, 3))
-    with pytest.raises(ValueError, match="class `c` is 3 but there are 3 classes"):
+    with pytest.raises(ValueError, match="`c` is 3 but there are 3 classes"):
         srae.read_back(logits, jnp.ones(4), 3)
     found = srae.classification(logits, jnp.ones(4), 2, jnp.zeros(4, int))
     assert np.isnan(found.accuracy) and found.agreement == 1
