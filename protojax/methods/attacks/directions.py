@@ -75,7 +75,8 @@ def eigenvector(
         finite.
 
     References:
-      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, section 5.
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019: the analysis
+      of the Hessian; the attack is ours.
       Journée et al., Generalized power method for sparse principal component analysis,
       2010.
 
@@ -152,7 +153,8 @@ def singular_vector(
         finite.
 
     References:
-      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, section 5.
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, analyze the
+      Hessian; the Jacobian of the map, and the attack, are ours.
 
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.array([[[0.5], [0.4]]])

@@ -36,7 +36,8 @@ def pgd(
       norm: which ball.
       mask: `[H, W]`, or broadcastable to `x`: 1 where pixels may change, 0 elsewhere.
       transform: a random change of each iterate before the objective sees it.
-      key: consumed; with it the climb starts at a random point of the ball.
+      key: consumed; for `transform`, and with it the climb starts at a random point of
+        the ball.
       noise: consumed; with it the objective is random, `objective(z, key=...)`, and
         gets another key at every step. Steps then follow the sum of all gradients so
         far, in which noise averages out. It needs a `select` that is not random.
@@ -131,7 +132,8 @@ def random_sign(
       ValueError: for a bad radius, number of samples or image.
 
     References:
-      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, section 3.
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019: the random
+      sign perturbation.
 
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.full((2, 2, 1), 0.5)
@@ -178,6 +180,9 @@ def random_walk(
     Raises:
       ValueError: for a bad radius, step size, number of steps or image.
 
+    References:
+      The code of Ghorbani et al. 2019.
+
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.full((2, 2, 1), 0.5)
     >>> out = random_walk(jnp.sum, x, radius=0.25, step_size=0.125, steps=50,
@@ -210,7 +215,7 @@ def best_of(
       inputs: `[N, ...]` one for each proposal.
 
     Returns:
-      The best of them; the trace `[N]` has the value of each.
+      The best of them, not worse than `x`; the trace `[N]` has the value of each.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.full((1, 1, 1), 0.5)

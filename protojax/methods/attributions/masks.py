@@ -119,7 +119,7 @@ def mask_penalty(m: Array, *, area: ArrayLike = 1.0, smooth: ArrayLike = 20.0) -
       `[]`.
 
     References:
-      Qi et al. 2020, equation 3.
+      Qi et al. 2020, as in the authors' code.
 
     >>> import jax.numpy as jnp
     >>> hole = jnp.ones((4, 4)).at[1:3, 1:3].set(0.0)

@@ -30,7 +30,8 @@ def suppressed(
       ReLU network needs no smooth twin.
 
     References:
-      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, section 3.
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019: the attack
+      on influence functions.
 
     >>> import jax.numpy as jnp
     >>> loss = lambda w, example: w * jnp.sum(example["image"] ** 2)
@@ -138,7 +139,8 @@ def demote(
       Stalled: if the gradient at the start is known to be zero everywhere.
 
     References:
-      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, section 3.
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019: the attack
+      on influence functions.
 
     >>> import functools, jax.numpy as jnp
     >>> from protojax import curvature

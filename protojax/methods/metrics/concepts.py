@@ -9,6 +9,7 @@ counting, over `[N, ...]` images.
 from collections.abc import Sequence
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike
@@ -168,17 +169,17 @@ def consistency(
       `[]` from 0 to 100; a prototype whose class has no image counts as inconsistent.
 
     References:
-      Huang et al., 2023, equation 2.
+      Huang et al. 2023, and its code.
 
     >>> hits, seen = jnp.ones((2, 1, 3)), jnp.ones((2, 3))
     >>> float(consistency(hits, seen, jnp.zeros(2), jnp.zeros(1)))
     100.0
     """
     own = _own(hits, labels, owners)
-    rates = [
-        part_rates(hits[:, j], visible, among=own[:, j]) for j in range(own.shape[1])
-    ]
-    return 100 * jnp.mean(jnp.max(jnp.stack(rates), axis=1) >= threshold)
+    rates = jax.vmap(
+        lambda hit, among: part_rates(hit, visible, among=among), in_axes=1
+    )(hits, own)
+    return 100 * jnp.mean(jnp.max(rates, axis=1) >= threshold)
 
 
 def stability(before: Array, after: Array, labels: Array, owners: Array) -> Array:
@@ -196,10 +197,11 @@ def stability(before: Array, after: Array, labels: Array, owners: Array) -> Arra
       owners: `[P]` classes of the prototypes.
 
     Returns:
-      `[]` from 0 to 100; prototypes whose class has no image are left out.
+      `[]` from 0 to 100; prototypes whose class has no image are left out, and it is
+      NaN if that is all of them.
 
     References:
-      Huang et al., 2023, equation 3.
+      Huang et al. 2023, and its code, for the noise too.
 
     >>> hits = jnp.ones((2, 1, 3))
     >>> float(stability(hits, hits, jnp.zeros(2), jnp.zeros(1)))
@@ -230,7 +232,9 @@ def duplicates(prototypes: Array, *, within: ArrayLike = 0.0) -> Array:
     [False, False, True]
     """
     chex.assert_rank(prototypes, 2)
-    apart = jnp.sum((prototypes[:, None] - prototypes[None]) ** 2, axis=-1)
+    apart = jax.lax.map(  # row by row, in the memory of the prototypes
+        lambda one: jnp.sum((prototypes - one[None]) ** 2, axis=-1), prototypes
+    )
     place = jnp.arange(len(prototypes))
     return jnp.any((apart <= within) & (place[None] < place[:, None]), axis=1)
 
@@ -252,7 +256,7 @@ def explanation_size(scores: Array, *, threshold: ArrayLike = 0.1) -> Array:
     2
     """
     chex.assert_rank(scores, 1)
-    return jnp.sum(scores / jnp.max(scores) > threshold)
+    return jnp.sum(scores > threshold * jnp.max(scores))
 
 
 def _own(hits: Array, labels: Array, owners: Array) -> Array:

@@ -49,8 +49,12 @@ def top_k_intersection(a: Array, b: Array, *, k: int) -> Array:
     Returns:
       `[]` in [0, 1]; NaN if a map has one.
 
+    Raises:
+      ValueError: as `top_k_mask`.
+
     References:
-      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, section 4.
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, whose metric
+      it is.
 
     >>> import jax.numpy as jnp
     >>> a, b = jnp.array([4.0, 3.0, 2.0, 1.0]), jnp.array([4.0, 1.0, 2.0, 3.0])
@@ -73,6 +77,10 @@ def rank_correlation(a: Array, b: Array) -> Array:
 
     Returns:
       `[]` in [-1, 1]; NaN if a map has one, or is constant.
+
+    References:
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, whose metric
+      it is.
 
     >>> import jax.numpy as jnp
     >>> a, b = jnp.array([1.0, 2, 3, 4, 5]), jnp.array([5.0, 6, 7, 8, 7])
@@ -120,6 +128,9 @@ def center_of_mass(a: Array) -> Array:
     Returns:
       `[2]` row and column.
 
+    Raises:
+      ValueError: for a batch of maps.
+
     >>> import jax.numpy as jnp
     >>> center_of_mass(jnp.array([[0.0, 0.0], [1.0, 3.0]])).tolist()
     [1.0, 0.75]
@@ -141,8 +152,12 @@ def center_shift(a: Array, b: Array) -> Array:
     Returns:
       `[]` the distance.
 
+    Raises:
+      ValueError: as `center_of_mass`.
+
     References:
-      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, section 4.
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, whose metric
+      it is.
 
     >>> import jax.numpy as jnp
     >>> float(center_shift(jnp.eye(3, 4), jnp.eye(3, 4, k=1)))
@@ -165,6 +180,12 @@ def truncated_center_shift(a: Array, b: Array) -> Array:
 
     Returns:
       `[]` the distance.
+
+    Raises:
+      ValueError: as `center_of_mass`.
+
+    References:
+      The code of Ghorbani et al. 2019.
 
     >>> import jax.numpy as jnp
     >>> a, b = jnp.array([[1.0, 9.0]]), jnp.array([[9.0, 1.0]])

@@ -76,8 +76,8 @@ def max_sensitivity(
 
     .. math:: \max_{\|x' - x\|_\infty \le r} \|I(x') - I(x)\|_2 / \|I(x)\|_2
 
-    over uniform draws, one after the other: a lower bound of the true maximum, which
-    an attack gets much nearer to.
+    over uniform draws, clipped to [0, 1], one after the other: a lower bound of the
+    true maximum, which an attack gets much nearer to.
 
     Args:
       explain: `[H, W, C] -> [H, W]`.
@@ -88,6 +88,9 @@ def max_sensitivity(
 
     Returns:
       `[]` the largest change; a map of zeros counts as if its norm were one.
+
+    Raises:
+      ValueError: for no samples, a radius known to be below zero, or a bad image.
 
     References:
       Yeh et al., On the (In)fidelity and Sensitivity of Explanations, 2019.
@@ -115,7 +118,8 @@ def local_lipschitz(
 
     .. math:: \max_{\|x' - x\|_\infty \le r} \|I(x') - I(x)\|_2 / \|x' - x\|_2
 
-    over uniform draws: a lower bound of the local Lipschitz constant.
+    over uniform draws, clipped to [0, 1]: a lower bound of the local Lipschitz
+    constant.
 
     Args:
       explain: `[H, W, C] -> [H, W]`.
@@ -175,7 +179,8 @@ def deletion(
       The curve `[steps + 1]` and the area under it; NaN if the map has one.
 
     Raises:
-      ValueError: for fewer than one step or more steps than pixels.
+      ValueError: for fewer than one step or more steps than pixels, or a known class
+        that does not exist.
 
     References:
       Petsiuk et al., RISE: Randomized Input Sampling for Explanation, 2018.
@@ -215,7 +220,8 @@ def insertion(
       The curve `[steps + 1]` and the area under it; NaN if the map has one.
 
     Raises:
-      ValueError: for fewer than one step or more steps than pixels.
+      ValueError: for fewer than one step or more steps than pixels, or a known class
+        that does not exist.
 
     References:
       Petsiuk et al., RISE: Randomized Input Sampling for Explanation, 2018.

@@ -86,7 +86,8 @@ def nearest(
     Args:
       latent: `[N, h, w, D]` latent maps.
       prototypes: `[P, D]`.
-      labels: `[N]` the images' classes.
+      labels: `[N]` the images' classes; with `owners`, one that is no prototype's is
+        compared with none.
       images: `[N]` their numbers, each another one; below zero for what is no image but
         fills the batch.
       k: how many images for each prototype.
@@ -113,7 +114,10 @@ def nearest(
     if owners is None:
         least, place = _least(patches, prototypes[None])
     else:
-        mine = _mine(owners, num).at[labels].get(mode="fill", fill_value=num)
+        table = _mine(owners, num)
+        mine = table.at[labels].get(
+            mode="fill", fill_value=num, wrap_negative_indices=False
+        )
         own_least, own_place = _least(patches, prototypes[mine.clip(0, num - 1)])
         rows = jnp.arange(count)[:, None]
         least = jnp.full((count, num), jnp.inf, own_least.dtype)
@@ -175,7 +179,7 @@ def push(found: Nearest, owners: Sequence[int]) -> Array:
         zero.)
 
     References:
-      Chen et al., This Looks Like That, 2019, section 2.2 and equation 4.
+      Chen et al., This Looks Like That, 2019, section 2.2: projection of prototypes.
 
     >>> latent = jnp.array([[[[0.0], [1.0]]], [[[3.0], [4.0]]]])
     >>> ids = jnp.arange(2)
@@ -201,7 +205,8 @@ def prune(found: Nearest, owners: Sequence[int], *, needed: int = 3) -> Array:
     """Which prototypes to keep: those whose nearest images are of their class.
 
     Args:
-      found: the nearest images of all classes, after a push; six in the paper.
+      found: the nearest images of all classes, after a push; six in the authors'
+        code.
       owners: `[P]` the class of each prototype.
       needed: of how many of them the class must be the prototype's.
 
@@ -212,7 +217,7 @@ def prune(found: Nearest, owners: Sequence[int], *, needed: int = 3) -> Array:
       ValueError: if more are needed than there are.
 
     References:
-      Chen et al., This Looks Like That, 2019, supplement; three of six in its code.
+      The code of Chen et al., This Looks Like That, 2019: three of six.
 
     >>> found = none_found(jnp.zeros((2, 1)), k=3)
     >>> found = found._replace(label=jnp.array([[0, 0, 1], [0, 0, 1]]))
