@@ -47,6 +47,20 @@ def test_winner_take_all_is_the_plain_route_of_max_pooling():
     np.testing.assert_allclose(jnp.sum(jax.jit(lift)(X)), wanted, atol=1e-4)
 
 
+def test_lrp_gamma_favors_a_bias_of_the_outputs_sign_as_well():
+    """Montavon et al. 2019: the sum in the denominator has the bias among its terms."""
+
+    @jax.jit
+    def run(x):
+        layers = [lambda x, b=b: x @ jnp.array([2.0, -1.0]) + b for b in (3.0, -9.0)]
+        rule = activations.gamma(1.0)
+        return [activations.relevances(f, x, rule=rule) for f in layers]
+
+    up, down = run(jnp.ones(2))  # of 4 and of -8
+    np.testing.assert_allclose(up, 4 * np.array([4, -1]) / (4 - 1 + 6), rtol=1e-6)
+    np.testing.assert_allclose(down, -8 * np.array([2, -2]) / (2 - 2 - 18), rtol=1e-6)
+
+
 def dense(x, weights, biases):
     h = x.ravel()
     for w, b in zip(weights[:-1], biases[:-1], strict=True):

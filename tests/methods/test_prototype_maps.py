@@ -117,6 +117,10 @@ def test_what_is_lost_is_the_whole_image_and_windows_of_places_see_more():
     found = prototypes.receptive_field(flat, None, jnp.zeros((8, 4, 2)))
     assert found == prototypes.Field((0, 0), (8, 4), (0, 0))
     assert prototypes.box(found, (3, 1), (8, 4)) == (0, 8, 0, 4)
+    for moves in (jnp.flip, jnp.cumsum, jnp.sort):  # each along the rows alone
+        along = lambda _, x, moves=moves: moves(x, axis=0)
+        found = prototypes.receptive_field(along, None, jnp.zeros((8, 4, 2)))
+        assert (found.first[0], found.size[0], found.jump[0]) == (0, 8, 0)
     found = prototypes.Field((-1, 0), (3, 4), (2, 4))
     ends = prototypes.box(found, (1, 0), (16, 16), window=(2, 3))
     assert ends == (1, 6, 0, 12)

@@ -150,7 +150,7 @@ def gamma(size: ArrayLike = 0.25) -> RelevanceRule:
     """LRP-gamma: contributions of the output's sign count `1 + gamma` times.
 
     Where inputs and outputs are positive, as below ReLUs, these are the positive
-    weights.
+    weights. A bias of that sign is counted as they are, and keeps its part.
 
     Args:
       size: `[]` how much more they count.
@@ -168,10 +168,12 @@ def gamma(size: ArrayLike = 0.25) -> RelevanceRule:
     """
 
     def rule(layer, relevance):
-        _, transpose = layer.linear()
+        without_bias, transpose = layer.linear()
         (positive, negative), split = jax.vjp(_by_sign(layer), layer.input)
-        up = layer.output >= 0
-        favored = jnp.where(up, positive, negative)
+        up, bias = layer.output >= 0, layer.output - without_bias
+        favored = jnp.where(
+            up, positive + jnp.maximum(bias, 0), negative + jnp.minimum(bias, 0)
+        )
         share = ratio(relevance, layer.output + size * favored)
         extra = jnp.where(up, size * share, 0), jnp.where(up, 0, size * share)
         return layer.input * (transpose(share) + split(extra)[0])

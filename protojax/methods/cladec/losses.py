@@ -10,7 +10,7 @@ import optax
 
 from protojax.contracts import Array, ArrayLike, Fn, Key, PyTree
 from protojax.mechanisms import ascent
-from protojax.methods import activations, srae
+from protojax.methods import activations, metrics, srae
 
 Reconstruct = Callable[[PyTree, Array], Array]
 """`(params, [] index of an example) -> [H, W, C]`."""
@@ -91,10 +91,12 @@ def objective(
         traced.
 
     Returns:
-      `[]` the loss, and its terms `rec` and `ce` without their weights.
+      `[]` the loss, and its terms `rec` and `ce` without their weights; NaN for a
+      traced class that does not exist.
 
     Raises:
-      ValueError: an alpha outside of [0, 1].
+      ValueError: an alpha outside of [0, 1], or a class that does not exist, where
+        these are known.
 
     References:
       Schneider and Vlachos 2023; as in the authors' code.
@@ -110,7 +112,7 @@ def objective(
     chex.assert_equal_shape([x, decoded])
     terms = {
         "rec": jnp.mean((x - decoded) ** 2),
-        "ce": optax.softmax_cross_entropy_with_integer_labels(logits, y),
+        "ce": -metrics.class_entry(jax.nn.log_softmax(logits), y),
     }
     return (1 - alpha) * terms["rec"] + alpha * terms["ce"], terms
 
@@ -142,7 +144,7 @@ def on_batches(
       `(params, indices [M], key) -> []`, the mean over the batch.
 
     Raises:
-      ValueError: an alpha outside of [0, 1].
+      ValueError: an alpha that is known to be outside of [0, 1].
 
     >>> import jax.numpy as jnp
     >>> images, labels = jnp.ones((3, 2, 2, 1)), jnp.zeros(3, int)

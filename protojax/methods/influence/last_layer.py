@@ -65,8 +65,8 @@ def softmax_hessian(
     .. math:: \frac1N \sum_i (\mathrm{diag}(p_i) - p_i p_i^T) \otimes
               \phi_i \phi_i^T
 
-    It does not depend on labels. With two classes it is singular, as adding the same
-    to the weights of both changes nothing; and wherever there are fewer examples than
+    It does not depend on labels. It is singular, as adding the same to the weights of
+    all classes changes nothing, and the more so where there are fewer examples than
     features. So some damping is always needed.
 
     Args:
@@ -77,7 +77,8 @@ def softmax_hessian(
       batch_size: so many examples at once.
 
     Returns:
-      `[P, P]` in the order of `jax.flatten_util.ravel_pytree(head)`.
+      `[P, P]` of its P = F K (+ K) numbers, in the order of
+      `jax.flatten_util.ravel_pytree(head)`.
 
     Raises:
       ValueError: for an empty training set, or a batch size below one.

@@ -111,7 +111,8 @@ def direction(
       loss: `(params, example) -> []`.
       params: as for `of_training`.
       train: the training examples, a tree of arrays `[N, ...]`.
-      chosen: `[k]` their places; may be traced.
+      chosen: `[k]` their places; may be traced, and the system is not solved then where
+        one is outside of the training set.
       inverse: as for `of_training`.
 
     Returns:
@@ -139,7 +140,12 @@ def direction(
             raise ValueError(
                 f"`chosen` is {places.tolist()}: choose from 0 to {count - 1}"
             )
-    picked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], train)
+    picked = jax.tree.map(
+        lambda leaf: (
+            jnp.asarray(leaf).at[chosen].get(mode="fill", wrap_negative_indices=False)
+        ),
+        train,
+    )
 
     def total(p: PyTree, examples: PyTree) -> Array:
         return jnp.sum(jax.vmap(loss, (None, 0))(p, examples))

@@ -13,6 +13,7 @@ import jax
 
 from protojax.contracts import Array, Fn, PyTree
 from protojax.mechanisms import tracing
+from protojax.methods.activations import kinds
 
 
 class Field(NamedTuple):
@@ -42,7 +43,8 @@ def receptive_field(features: Fn, weights: PyTree, x: Array) -> Field:
       x: `[H, W, C]` the image, or its shape.
 
     Returns:
-      The field; along an axis that was lost (in a loop, in a reshape) the whole image.
+      The field; along an axis that was lost (in a loop, in a reshape, in a step of
+      which no rule is known) the whole image.
 
     References:
       Araujo, Norris and Sim, Computing Receptive Fields of Convolutional Neural
@@ -68,7 +70,7 @@ def receptive_field(features: Fn, weights: PyTree, x: Array) -> Field:
             )
             for source in step.inputs
         ]
-        rule = _RULES.get(step.equation.name, _elementwise)
+        rule = _RULES.get(step.equation.name, _lost)
         for place in step.outputs:
             found = rule(step.equation.params, inputs, shapes[place].shape)
             if any(span is not None for span in found):
@@ -275,7 +277,9 @@ def _lost(params: Any, inputs: _Inputs, shape: tuple[int, ...]) -> _Spans:
 
 
 _POOLS = ("max", "min", "sum")
+_AS_IT_IS = ("optimization_barrier", "sharding_constraint", "stop_gradient")
 _RULES: dict[str, Callable[[Any, _Inputs, tuple[int, ...]], _Spans]] = {
+    **dict.fromkeys([*kinds.ELEMENTWISE, *_AS_IT_IS], _elementwise),
     "conv_general_dilated": _convolution,
     "pad": _pad,
     "slice": _slice,
@@ -287,5 +291,4 @@ _RULES: dict[str, Callable[[Any, _Inputs, tuple[int, ...]], _Spans]] = {
     "dot_general": _product,
     **dict.fromkeys([f"reduce_window_{kind}" for kind in _POOLS], _window),
     **dict.fromkeys([f"reduce_{kind}" for kind in (*_POOLS, "prod")], _reduced),
-    **dict.fromkeys(tracing.LOOPS, _lost),
 }

@@ -70,14 +70,15 @@ def mean_separation(distances: Array, y: ArrayLike, owners: Array) -> Array:
       owners: `[P]` the class of each prototype.
 
     Returns:
-      `[]`.
+      `[]`; NaN if the other classes have no prototype.
 
     >>> d = jnp.array([0.9, 0.4, 0.6, 0.7])
     >>> round(float(mean_separation(d, 1, jnp.array([0, 0, 1, 1]))), 3)
     0.65
     """
-    chex.assert_rank(distances, 1)
     other = jnp.asarray(owners) != y
+    chex.assert_rank([distances, other], 1)
+    chex.assert_equal_shape([distances, other])
     return jnp.sum(jnp.where(other, distances, 0)) / jnp.sum(other)
 
 
@@ -95,7 +96,8 @@ def off_class_l1(kernel: Array, owners: Array) -> Array:
     >>> float(off_class_l1(kernel, jnp.array([0, 1])))
     0.75
     """
-    chex.assert_rank(kernel, 2)
+    chex.assert_rank([kernel, owners], [2, 1])
+    chex.assert_equal_shape_prefix([kernel, jnp.asarray(owners)], 1)
     classes = jnp.arange(kernel.shape[1])
     other = jnp.asarray(owners)[:, None] != classes[None]
     return jnp.sum(jnp.where(other, jnp.abs(kernel), 0))
