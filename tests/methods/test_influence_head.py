@@ -207,6 +207,16 @@ def test_chosen_examples_share_one_direction_and_their_influences_add_up():
             influence.softmax_loss, head, train, jnp.array([25]), inverse
         )
 
+    @jax.jit
+    def solved(chosen):
+        found = influence.direction(
+            influence.softmax_loss, head, train, chosen, inverse
+        )
+        return found.converged
+
+    traced = [bool(solved(jnp.array([0, place]))) for place in (24, 25, -1)]
+    assert traced == [True, False, False]
+
 
 def test_much_damping_leaves_the_products_of_gradients():
     """Damping times (H + damping)^-1 goes to one: the effect of one gradient step."""

@@ -21,6 +21,9 @@ def heatmap(attribution: Array) -> Array:
     Returns:
       `[H, W]`, non-negative, of sum one.
 
+    Raises:
+      ValueError: for a batch.
+
     References:
       Ghorbani et al., Interpretation of neural networks is fragile, 2019.
 
@@ -49,7 +52,8 @@ def class_activation(score: Score, x: Array, *, layer: str) -> Array:
       the network made a batch of one of it.
 
     Raises:
-      ValueError: the score has no layer of that name.
+      ValueError: the score has no layer of that name, or gives more than one number;
+        for a bad image.
 
     References:
       Selvaraju et al., Grad-CAM, 2017.
@@ -80,7 +84,7 @@ def grad_cam(score: Score, x: Array, *, layer: str, method: str = "linear") -> A
       `[H, W, C]`, non-negative; its sum over channels is the map.
 
     Raises:
-      ValueError: the score has no layer of that name, or it is no feature map.
+      ValueError: as `class_activation`, or if the layer is no feature map.
 
     References:
       Selvaraju et al., Grad-CAM, 2017.
@@ -116,7 +120,7 @@ def guided_grad_cam(
       `[H, W, C]`.
 
     Raises:
-      ValueError: the score has no such layer, or no ReLU.
+      ValueError: as `grad_cam`, or if the score has no ReLU.
 
     References:
       Selvaraju et al., Grad-CAM, 2017.

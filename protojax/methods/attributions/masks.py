@@ -51,7 +51,8 @@ def igos(
       `[H, W, C]` what is masked, from 0 to 1, shared by the channels.
 
     Raises:
-      ValueError: for fewer than one step or point, or a mask of fewer than 2 rows.
+      ValueError: for fewer than one step or point, a mask of fewer than 2 rows, a bad
+        image, a baseline of another shape, or a score of more than one number.
 
     References:
       Qi, Khorram and Li, Visualizing Deep Networks by Optimizing with Integrated

@@ -123,6 +123,10 @@ def integrated_gradients(
     Returns:
       `[H, W, C]`.
 
+    Raises:
+      ValueError: for a bad image, a score of more than one number, a baseline of
+        another shape, or no steps.
+
     References:
       Sundararajan et al., Axiomatic attribution for deep networks, 2017.
 
@@ -163,7 +167,8 @@ def smooth_gradient(
       `[H, W, C]`.
 
     Raises:
-      ValueError: for no samples, or a standard deviation known to be below zero.
+      ValueError: for no samples, a standard deviation known to be below zero, a bad
+        image, or a score of more than one number.
 
     References:
       Smilkov et al., SmoothGrad: removing noise by adding noise, 2017.
@@ -211,7 +216,7 @@ def conductance(
       The shape of the layer.
 
     Raises:
-      ValueError: the score has no layer of that name.
+      ValueError: as `integrated_gradients`, or if the score has no layer of that name.
 
     References:
       Dhamdhere et al., How important is a neuron?, 2018.

@@ -17,6 +17,10 @@ def gradient(score: Score, x: Array) -> Array:
     Returns:
       `[H, W, C]`.
 
+    Raises:
+      ValueError: for a batch, an image with NaN or of integers, or a score of more than
+        one number.
+
     References:
       Simonyan et al., Deep inside convolutional networks, 2013.
 
@@ -39,6 +43,13 @@ def input_x_gradient(score: Score, x: Array, *, baseline: Array | None = None) -
     Returns:
       `[H, W, C]`.
 
+    Raises:
+      ValueError: as `gradient`, or for a baseline of another shape.
+
+    References:
+      Shrikumar et al., Not just a black box: learning important features through
+      propagating activation differences, 2016, who compare it.
+
     >>> import jax.numpy as jnp
     >>> input_x_gradient(lambda x: jnp.sum(x**2), 3 * jnp.ones((1, 1, 1))).tolist()
     [[[18.0]]]
@@ -57,7 +68,7 @@ def guided_gradient(score: Score, x: Array) -> Array:
       `[H, W, C]`.
 
     Raises:
-      ValueError: the score holds no ReLU.
+      ValueError: as `gradient`, or if the score holds no ReLU.
 
     References:
       Springenberg et al., Striving for simplicity: the all convolutional net, 2015.
@@ -93,7 +104,8 @@ def deep_lift(
       `[H, W, C]`.
 
     Raises:
-      ValueError: the score holds something that has no rule, say a loop.
+      ValueError: as `gradient`, for a baseline of another shape, or if the score holds
+        something that has no rule, say a loop.
 
     References:
       Shrikumar et al., Learning important features through propagating activation
@@ -131,7 +143,8 @@ def lrp(
       `[H, W, C]`.
 
     Raises:
-      ValueError: the score holds something that has no rule, say a loop.
+      ValueError: as `gradient`, or if the score holds something that has no rule, say a
+        loop.
 
     References:
       Bach et al., On pixel-wise explanations for non-linear classifier decisions by
@@ -161,7 +174,8 @@ def deep_taylor(
       `[H, W, C]`.
 
     Raises:
-      ValueError: the score holds something that has no rule, say a loop.
+      ValueError: as `gradient`, or if the score holds something that has no rule, say a
+        loop.
 
     References:
       Montavon et al., Explaining nonlinear classification decisions with deep Taylor

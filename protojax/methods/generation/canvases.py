@@ -255,6 +255,12 @@ def _check_template(template: Array, width: int) -> None:
         return
     magnitudes = np.asarray(template)
     if not (np.isfinite(magnitudes).all() and (magnitudes >= 0).all()):
-        raise ValueError("`template` has magnitudes that are negative or not finite")
+        raise ValueError(
+            "`template` has magnitudes that are negative or not finite: take those of"
+            " images, `template(images)`, or `power_law`"
+        )
     if not magnitudes.any():
-        raise ValueError("`template` is zero everywhere: its images are all alike")
+        raise ValueError(
+            "`template` is zero everywhere, and so are all its images: take those of"
+            " images, `template(images)`, or `power_law`"
+        )

@@ -275,7 +275,10 @@ def baseline(
     >>> round(float(out.x.ravel()[0]), 1)
     0.3
     """
-    score = lambda x: -loss(fn(x))  # noqa: E731
+
+    def score(x: Array) -> Array:
+        return -loss(fn(x))
+
     return generate(
         score,
         canvases.pixels(x0),

@@ -86,6 +86,9 @@ def asymmetry(matrix: Array) -> Array:
     Returns:
       `[]` from 0 (all pairs alike) to 1 (one direction only); NaN if all is zero.
 
+    Raises:
+      ValueError: if the matrix is not square, or of one class.
+
     >>> import jax.numpy as jnp
     >>> float(asymmetry(jnp.array([[9.0, 3.0], [1.0, 9.0]])))
     0.5
@@ -105,6 +108,9 @@ def matrix_correlation(a: Array, b: Array) -> Array:
 
     Returns:
       `[]` in [-1, 1]; NaN if one of them is constant.
+
+    Raises:
+      ValueError: if the matrices are not square, or of one class.
 
     >>> import jax.numpy as jnp
     >>> a = jnp.arange(9.0).reshape(3, 3)

@@ -99,7 +99,7 @@ def inverse(spectrum: Array, *, width: int) -> Array:
     if half != width // 2 + 1:
         raise ValueError(
             f"`spectrum` has {half} columns, and that of an image of width {width} has "
-            f"{width // 2 + 1}"
+            f"{width // 2 + 1}: pass the width of its image"
         )
     real = hermitian(spectrum, width=width)
     return jnp.fft.irfft2(real, s=(height, width), axes=(0, 1))

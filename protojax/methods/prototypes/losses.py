@@ -96,10 +96,10 @@ def off_class_l1(kernel: Array, owners: Array) -> Array:
     >>> float(off_class_l1(kernel, jnp.array([0, 1])))
     0.75
     """
+    owners, classes = jnp.asarray(owners), jnp.arange(kernel.shape[1])
     chex.assert_rank([kernel, owners], [2, 1])
-    chex.assert_equal_shape_prefix([kernel, jnp.asarray(owners)], 1)
-    classes = jnp.arange(kernel.shape[1])
-    other = jnp.asarray(owners)[:, None] != classes[None]
+    chex.assert_equal_shape_prefix([kernel, owners], 1)
+    other = owners[:, None] != classes[None]
     return jnp.sum(jnp.where(other, jnp.abs(kernel), 0))
 
 

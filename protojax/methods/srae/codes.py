@@ -178,7 +178,7 @@ def explained_variance(z: Array, decoded: Array) -> Array:
       decoded: `[N, S]` their reconstruction.
 
     Returns:
-      `[]` at most 1.
+      `[]` at most 1; NaN, or minus infinity, for units that do not vary.
 
     >>> import jax.numpy as jnp
     >>> z = jnp.array([[1.0, 2], [3, 2], [5, 8]])

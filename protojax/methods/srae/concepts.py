@@ -56,6 +56,10 @@ def shared_variance(found: Correlations) -> Array:
       `[]` over pairs of live features, zero if there are none. Times F (F - 1) it is
       the sum over ordered pairs.
 
+    References:
+      Qi et al. 2021 report two measures of orthogonality; their formulas were not at
+      hand, and that it is a mean is ours.
+
     >>> import jax.numpy as jnp
     >>> matrix = jnp.array([[1, 0.5, 0.2], [0.5, 1, 0], [0.2, 0, 1]])
     >>> round(float(shared_variance(Correlations(matrix, jnp.ones(3, bool)))), 6)
@@ -76,6 +80,9 @@ def redundancy(found: Correlations) -> Array:
 
     Returns:
       `[]` zero if uncorrelated, infinite if one follows from the others.
+
+    References:
+      Qi et al. 2021, see `shared_variance`.
 
     >>> import jax.numpy as jnp
     >>> matrix = jnp.array([[1, 0.5, 0.2], [0.5, 1, 0], [0.2, 0, 1]])
@@ -111,7 +118,8 @@ def spread(shares: Array) -> Array:
     """How much a map is spread over parts: the locality of an x-feature, low is local.
 
     Args:
-      shares: `[P]` of a map on each part, or their means over images; they sum to one.
+      shares: `[P]` of a map on each of two or more parts, or their means over images;
+        they sum to one.
 
     Returns:
       `[]` their entropy over that of equal shares: 0 on one part, 1 on all alike.

@@ -90,7 +90,7 @@ def classification(
       Accuracies on the class (NaN where it never occurs), and changes on all images.
 
     Raises:
-      ValueError: there is no such class.
+      ValueError: if it is known that there is no such class.
 
     References:
       Hamidi-Haines et al. 2019, for the accuracy.
@@ -129,7 +129,7 @@ def read_back(logits: Array, predicted: Array, c: ArrayLike) -> Array:
       `[..., K]`.
 
     Raises:
-      ValueError: there is no such class.
+      ValueError: if it is known that there is no such class.
 
     >>> import jax.numpy as jnp
     >>> read_back(jnp.array([1.0, 2.0, 3.0]), jnp.array(5.0), 1).tolist()

@@ -63,6 +63,9 @@ def member(
     Returns:
       The member.
 
+    Raises:
+      ValueError: for fewer than one round.
+
     >>> import jax.numpy as jnp, optax
     >>> member({"w": jnp.ones(2)}, optax.sgd(0.1), rounds=3).trace.shape
     (3,)
@@ -208,8 +211,8 @@ def stratified(own: Array, *, size: int, share: float, steps: int) -> Batches:
       `key -> [steps, size]` indices.
 
     Raises:
-      ValueError: a share that leaves either side empty; a class that never occurs, or
-        nothing else does.
+      ValueError: a share that leaves either side empty; a class that is known never to
+        occur, or beside which nothing else does; fewer than one step.
 
     >>> import jax, jax.numpy as jnp
     >>> own = jnp.arange(100) < 3
@@ -217,13 +220,13 @@ def stratified(own: Array, *, size: int, share: float, steps: int) -> Batches:
     >>> jnp.sum(own[drawn], axis=1).tolist()
     [2, 2, 2, 2]
     """
+    ascent.check_count("steps", steps)
     inside = round(share * size)
     if not 1 <= inside < size:
         raise ValueError(
             f"`share` is {share} of batches of {size}: choose one that leaves at least "
             "one example on both sides"
         )
-
     count = jnp.sum(own)
     if ascent.known(own) and not 0 < int(count) < len(own):
         raise ValueError(

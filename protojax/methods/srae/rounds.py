@@ -44,6 +44,9 @@ def weights_of_round(weights: Weights, number: ArrayLike) -> Weights:
     Returns:
       Reconstruction counts 1.2 times as much with each round, pull-away 0.8 times.
 
+    References:
+      Qi et al. 2021; as in the authors' code.
+
     >>> again = weights_of_round(Weights(), 2)
     >>> round(float(again.rec), 6), round(float(again.pull), 6)
     (21.6, 3.2)
