@@ -199,23 +199,15 @@ def test_chosen_examples_share_one_direction_and_their_influences_add_up():
     inverse = exact(head, train["features"], 0.05)
     values = exactly(head, train, test).values
     chosen = jnp.array([3, 11, 4])
-    found = influence.direction(influence.softmax_loss, head, train, chosen, inverse)
-    slope = influence.slope(influence.softmax_loss, head, test, found.x)
+    loss = influence.softmax_loss
+    of = lambda chosen: influence.direction(loss, head, train, chosen, inverse)
+    slope = influence.slope(loss, head, test, of(chosen).x)
     np.testing.assert_allclose(slope, jnp.sum(values[chosen]), rtol=1e-4)
     with pytest.raises(ValueError, match=r"`chosen` is \[25\]: choose from 0 to 24"):
-        influence.direction(
-            influence.softmax_loss, head, train, jnp.array([25]), inverse
-        )
-
-    @jax.jit
-    def solved(chosen):
-        found = influence.direction(
-            influence.softmax_loss, head, train, chosen, inverse
-        )
-        return found.converged
-
-    traced = [bool(solved(jnp.array([0, place]))) for place in (24, 25, -1)]
-    assert traced == [True, False, False]
+        of(jnp.array([25]))
+    traced = jax.jit(of)
+    solved = [bool(traced(jnp.array([0, i])).converged) for i in (24, 25, -1)]
+    assert solved == [True, False, False]
 
 
 def test_much_damping_leaves_the_products_of_gradients():

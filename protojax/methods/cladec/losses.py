@@ -114,7 +114,7 @@ def objective(
         "rec": jnp.mean((x - decoded) ** 2),
         "ce": -metrics.class_entry(jax.nn.log_softmax(logits), y),
     }
-    return (1 - alpha) * terms["rec"] + alpha * terms["ce"], terms
+    return jnp.add((1 - alpha) * terms["rec"], alpha * terms["ce"]), terms
 
 
 def on_batches(
