@@ -102,7 +102,7 @@ def load(
 
 
 def _birds_layer(name: str) -> str | None:
-    """The last stage of the networks that are trained on the embedded birds."""
+    """The last stage of the networks that are trained on the drawn birds."""
     if name not in networks.BIRDS:
         return None
     return f"stage{len(classifier.CONFIGS[networks.BIRDS[name]].widths)}"

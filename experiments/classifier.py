@@ -1,4 +1,4 @@
-"""Train a small network on the embedded birds, for the experiments that need one.
+"""Train a small network on the drawn birds, for the experiments that need one.
 
     python -m experiments.classifier
 

@@ -4,7 +4,7 @@ Claim (Ghorbani, Abid and Zou 2019, section 4): perturbations of a few gray leve
 the prediction as it was and change where an explanation points; attacks that look for
 them do so far better than random noise.
 
-    python -m experiments.fragility                 the embedded birds
+    python -m experiments.fragility                 the drawn birds
     python -m experiments.fragility imagenet        SqueezeNet, much as in the paper
     python -m experiments.fragility --model my.module:network --data folder:my/images
 

@@ -4,7 +4,7 @@ Claim (Ghorbani, Abid and Zou 2019, sections 3 and 4): which training images a
 prediction leans on, by influence functions, changes with a change of the test image of
 a few gray levels, and far more if that is made to attack them than if it is random.
 
-    python -m experiments.influence                 two kinds of the embedded birds
+    python -m experiments.influence                 two kinds of the drawn birds
     python -m experiments.influence pets            cats and dogs, on MobileNetV2
     python -m experiments.influence --data folder:my/images --model squeezenet1_1
 

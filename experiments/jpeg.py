@@ -5,7 +5,7 @@ through strong compression, prototypes take up the artefacts. Clean images are t
 worse, and look much less like the same prototypes, though to the eye they are the same.
 Training on images that are compressed at random takes that away.
 
-    python -m experiments.jpeg                    the embedded birds, three seeds
+    python -m experiments.jpeg                    the drawn birds, three seeds
     python -m experiments.jpeg cub                as published, for a GPU
 
 What is whose, and the numbers that came of it: docs/this_looks_like_that.md.

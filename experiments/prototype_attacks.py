@@ -4,7 +4,7 @@ Claim (Hoffmann et al. 2021): noise of a few gray levels makes a prototype of a 
 found on the stomach, or nowhere, and the prediction stays; similarity in latent space
 is not similarity to the eye. Adversarial training makes it harder, and costs accuracy.
 
-    python -m experiments.prototype_attacks           the embedded birds, three seeds
+    python -m experiments.prototype_attacks           the drawn birds, three seeds
     python -m experiments.prototype_attacks local     birds whose heads have prototypes
     python -m experiments.prototype_attacks pets      cats and dogs, on MobileNetV2
     python -m experiments.prototype_attacks cub       as published, for a GPU
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 Examples = dict[str, np.ndarray]
 
 PARTS = {"head": ("head", "beak", "eye"), "stomach": ("belly", "breast")}
-"""Of the embedded birds: what prototypes are moved from, and to."""
+"""Of the drawn birds: what prototypes are moved from, and to."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ Claim: an attack must be shown to be strong before what withstands it is called 
 - Does an attack on SmoothGrad survive noise that it has not seen, and does it help to
   draw new noise at every step?
 
-    python -m experiments.strength                  the embedded birds
+    python -m experiments.strength                  the drawn birds
     python -m experiments.strength cifar10          ResNet-20, the top 100 pixels
 
 What is done to one image in each of them is in experiments/strength_studies.py, what is

@@ -1,6 +1,6 @@
 """What is known of images besides their class: the object, its parts, its head.
 
-The embedded birds know all of their parts. Of images in a folder the columns of its
+The drawn birds know all of their parts. Of images in a folder the columns of its
 `labels.csv` tell: `trimap` names a segmentation (1 is the object), `head_xmin` to
 `head_ymax` are a box. Whatever an image was resized to and cut down to, so is this.
 """
