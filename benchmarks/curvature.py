@@ -35,12 +35,9 @@ from benchmarks import (
 from benchmarks.torch_peers import torch
 from protojax.mechanisms import curvature, lowering
 from protojax.methods import activations
-from protojax.models import pretrained, resnet, squeezenet
+from protojax.models import pretrained, resnet
 
 Array = jax.Array
-
-BETA = 30.0
-MODEL = squeezenet.SqueezeNet()
 
 
 class Sizes(NamedTuple):
@@ -120,14 +117,14 @@ def at_the_input(sizes: Sizes, *, probe: bool) -> Iterator[timing.Row]:
     x, y = found.x[0], found.y[0]
     v = jnp.cos(100 * x)
     setting = f"{found.setting}, one image"
-    arrays = jax.tree.map(np.asarray, (params, (MODEL.mean, MODEL.std)))
+    arrays = jax.tree.map(np.asarray, (params, (works.MODEL.mean, works.MODEL.std)))
     tail = [np.asarray(each)[None] for each in (x, y, v)]
 
     def peers(count: int, forms: Sequence[str]) -> dict[str, contests.Contender]:
         return {
             f"{layout.removeprefix('PyTorch ')}, {form}": contests.Contender(
                 torch_curvature.input_product,
-                (form, layout, *arrays, BETA, *tail, count),
+                (form, layout, *arrays, works.BETA, *tail, count),
             )
             for form in forms
             for layout in torch_peers.FORMATS
@@ -325,8 +322,8 @@ def plain_trace(
 
 
 def _score(params: Any, y: Array) -> Callable[[Array], Array]:
-    fn = functools.partial(MODEL.apply, {"params": params})
-    twin = activations.replace(fn, activations.softplus(BETA))
+    fn = functools.partial(works.MODEL.apply, {"params": params})
+    twin = activations.replace(fn, works.SMOOTH)
     return lambda x: twin(x)[y]
 
 

@@ -85,10 +85,10 @@ def main() -> None:
         if name not in spectra:
             torch.manual_seed(0)
             spectra[name] = contender(problem)
-            _write(record, args.json)
+            timing.write(args.json, json.dumps(record))
         print(name, spectra[name]["eigenvalues"], flush=True)
     record["comparison"] = compared(spectra)
-    _write(record, args.json)
+    timing.write(args.json, json.dumps(record))
     print(json.dumps(record["comparison"], indent=1))
     if args.figure is not None:
         drawn(spectra).savefig(args.figure, dpi=200)
@@ -279,13 +279,6 @@ def _resumed(file: pathlib.Path, setting: str, sizes: Sizes) -> dict:
     if any(before[key] != record[key] for key in ("setting", "sizes")):
         raise ValueError(f"{file} holds another run: name another file")
     return before
-
-
-def _write(record: dict, file: pathlib.Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(file.name + ".part")
-    unfinished.write_text(json.dumps(record) + "\n")
-    unfinished.replace(file)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,9 @@ import numpy as np
 from benchmarks import contests, timing, torch_generation, torch_peers, works
 from benchmarks.torch_peers import nn, torch
 from protojax.methods import generation, objectives
-from protojax.models import squeezenet
 
 Array = jax.Array
 
-MODEL = squeezenet.SqueezeNet()
 WORKS = {"1 job": 1, "8 jobs": 8, "32 jobs": 32}
 FLOOR = "a forward and a backward pass of the network for each job"
 
@@ -79,9 +77,9 @@ def load(sizes: Sizes, jobs: int) -> Case:
     starts = rng.uniform(0.4, 0.6, (jobs, sizes.side, sizes.side, 3))
     like = jax.ShapeDtypeStruct(starts.shape[1:], np.float32)
     return Case(
-        works.drawn(rng, MODEL, like),
+        works.drawn(rng, works.MODEL, like),
         jnp.asarray(starts, jnp.float32),
-        jnp.arange(jobs) * 31 % MODEL.classes,
+        jnp.arange(jobs) * 31 % works.MODEL.classes,
         jnp.arange(jobs),
     )
 
@@ -114,14 +112,16 @@ def contest(work: str, jobs: int, sizes: Sizes, probe: bool) -> Iterator[timing.
 
 def prototype(variables: Any, x: Array, y: Array, seed: Array, *, steps: int) -> Array:
     """Stage two of one job, as users call it."""
-    score = objectives.logit(functools.partial(MODEL.apply, variables), y)
+    score = objectives.logit(functools.partial(works.MODEL.apply, variables), y)
     key = jax.random.key(seed)
     return generation.prototype(score, x, key=key, steps=steps).x
 
 
 def passes(variables: Any, x: Array, y: Array) -> Array:
     """The gradient of a logit."""
-    return jax.grad(objectives.logit(functools.partial(MODEL.apply, variables), y))(x)
+    return jax.grad(
+        objectives.logit(functools.partial(works.MODEL.apply, variables), y)
+    )(x)
 
 
 def peer(
@@ -152,7 +152,7 @@ def peer(
     """
     del seeds
     torch.set_num_threads(timing.cores())
-    net = torch_peers.SqueezeNet(params, nn.ReLU, MODEL.mean, MODEL.std)
+    net = torch_peers.SqueezeNet(params, nn.ReLU, works.MODEL.mean, works.MODEL.std)
     net = net.to(memory_format=torch_peers.FORMATS[layout])
     given = (torch_peers.images(starts, layout),)
     if how == "Lucent's algorithm":
@@ -172,7 +172,7 @@ def assert_same(how: str, case: Case, steps: int, least: float) -> None:
     """
 
     def ours(variables: Any, x: Array, y: Array) -> Array:
-        score = objectives.logit(functools.partial(MODEL.apply, variables), y)
+        score = objectives.logit(functools.partial(works.MODEL.apply, variables), y)
         if how == "the same":
             return generation.prototype(score, x, transform=None, steps=steps).x
         params = generation.fourier_params(generation.from_rgb(x))

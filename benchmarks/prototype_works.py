@@ -8,17 +8,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks import timing
+from benchmarks import timing, works
 from protojax.mechanisms import ascent, lowering
 from protojax.methods import objectives, prototypes
-from protojax.models import protopnet, squeezenet
+from protojax.models import protopnet
 
 Array = jax.Array
 
 RADIUS, STEP_SIZE = 8 / 255, 2 / 255
 RATES = {"backbone": 1e-4, "add_on": 3e-3, "prototypes": 3e-3}
 DECAY = 1e-3
-MODEL = squeezenet.SqueezeNet()
+MODEL = works.MODEL
 FEATURES = protopnet.features(MODEL.apply, "fire9")
 
 FLOORS = {

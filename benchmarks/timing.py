@@ -284,9 +284,13 @@ def main(rows: Callable[[bool], Iterable[Row]], description: str | None) -> None
       rows: `quick -> rows`.
       description: what `--help` says.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a smoke run")
-    parser.add_argument("--json", metavar="FILE", type=pathlib.Path)
+    parser.add_argument(
+        *("--json",), metavar="FILE", type=pathlib.Path, help="write the rows here, too"
+    )
     args = parser.parse_args()
     print(environment(), flush=True)
     found = rows(args.quick)
@@ -295,11 +299,16 @@ def main(rows: Callable[[bool], Iterable[Row]], description: str | None) -> None
 
 
 def _written(rows: Iterable[Row], file: pathlib.Path) -> Iterator[Row]:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(file.name + ".part")
     found = []
     for each in rows:
         found.append(each)
-        unfinished.write_text(json.dumps(found, indent=1) + "\n")
-        unfinished.replace(file)
+        write(file, json.dumps(found, indent=1))
         yield each
+
+
+def write(file: pathlib.Path, text: str) -> None:
+    """Write a file so that readers see all of it or what was there before."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(file.name + ".part")
+    unfinished.write_text(text + "\n")
+    unfinished.replace(file)

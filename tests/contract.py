@@ -5,11 +5,11 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import pytest
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from protojax import activations, attributions, models
+from tests import small
 
 SIZE, CLASSES, RADIUS = 8, 3, 0.03
 KEY = jax.random.key(0)
@@ -89,7 +89,7 @@ NETS = {
 SLOW = {"partial", "transformer"}
 """Their programs take longest to compile: `make test-slow` runs them."""
 
-KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in NETS]
+KINDS = small.slow_among(NETS, SLOW)
 
 
 @functools.cache

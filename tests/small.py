@@ -5,8 +5,16 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from protojax import attributions, objectives
+
+
+def slow_among(names, slow):
+    """Parameters of a test, those that take long marked so."""
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names
+    ]
 
 
 def saliency(fn, y=0):

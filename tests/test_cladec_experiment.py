@@ -19,6 +19,7 @@ from experiments import (
     xnn,
 )
 from protojax import activations, models
+from tests import small
 
 KEY = jax.random.key(0)
 
@@ -99,11 +100,7 @@ def test_a_random_encoder_has_the_classifiers_numbers_in_another_order():
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name == "eigenvector"))
-        for name in cladec_judged.ATTACKS
-    ],
+    "name", small.slow_among(cladec_judged.ATTACKS, {"eigenvector"})
 )
 def test_every_attack_keeps_ball_and_label_and_moves_what_is_decoded(name):
     setup = subject()

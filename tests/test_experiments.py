@@ -27,6 +27,7 @@ from experiments import (
 )
 from protojax import attributions, checkpoints, data, metrics
 from protojax.scale import parts, sources
+from tests import small
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = sorted(
@@ -152,10 +153,7 @@ def check_results(folder):
     assert "<table" in page and "url(" not in page and "<script src" not in page
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in SCRIPTS],
-)
+@pytest.mark.parametrize("name", small.slow_among(SCRIPTS, LONG))
 def test_a_smoke_run_leaves_its_rows_numbers_and_page_and_resumes(
     name, process, cache, monkeypatch, capsys
 ):

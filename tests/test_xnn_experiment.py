@@ -23,6 +23,7 @@ from experiments import xnn as script
 from experiments import xnn_setup as setting_up
 from protojax import srae
 from protojax.scale import report
+from tests import small
 
 KEY = jax.random.key(0)
 
@@ -182,10 +183,7 @@ def test_shares_of_contributions_sum_to_one_and_know_when_nothing_moved():
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * name.endswith("vector"))
-        for name in xnn_attacked.ATTACKS
-    ],
+    small.slow_among(xnn_attacked.ATTACKS, {"eigenvector", "singular_vector"}),
 )
 def test_every_attack_keeps_ball_and_label_and_lowers_the_top_share(name):
     mix = jax.random.normal(KEY, (48, 6)) / 5

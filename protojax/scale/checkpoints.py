@@ -89,7 +89,7 @@ def saving(folder: Folder, *, keep: int = 3) -> Iterator[Write]:
       A function of a state and a configuration, which returns and raises as `save`.
 
     Raises:
-      ValueError: if `keep` is less than 1.
+      ValueError: if `keep` is less than 1, or the folder in a bucket of another kind.
 
     >>> import tempfile, jax, optax
     >>> from protojax.scale import checkpoints, training
@@ -108,7 +108,8 @@ def saving(folder: Folder, *, keep: int = 3) -> Iterator[Write]:
 
         @functools.cache
         def manager(alone: bool) -> ocp.CheckpointManager:
-            path.mkdir(parents=True, exist_ok=True)
+            with _told(folder, OSError):
+                path.mkdir(parents=True, exist_ok=True)
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 cleanup_tmp_directories=True,
@@ -150,14 +151,22 @@ def _write(
         arrays=ocp.args.JsonSave(_inventory(state)),
     )
     _finish(manager, folder)  # or its error would be taken for this one's
-    return bool(manager.save(step, args=items))
+    with _told(folder, OSError):
+        return bool(manager.save(step, args=items))
 
 
 def _finish(manager: ocp.CheckpointManager, folder: Folder) -> None:
-    """Wait for what is being written; what goes wrong is called by its name."""
-    try:
+    """Wait for what is being written."""
+    with _told(folder, ValueError, OSError):
         manager.wait_until_finished()
-    except (ValueError, OSError) as error:
+
+
+@contextmanager
+def _told(folder: Folder, *errors: type[Exception]) -> Iterator[None]:
+    """What goes wrong with writing is called by its name."""
+    try:
+        yield
+    except errors as error:
         raise UnwrittenCheckpoint(
             f"a checkpoint in {folder} could not be written ({error}): there are "
             f"{steps(folder)}. Make room, or the folder writable, and go on from these"

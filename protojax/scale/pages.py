@@ -5,8 +5,10 @@ styles lie inside the HTML file, so that it can be sent, kept and printed as it 
 """
 
 import base64
+import functools
 import html
 import io
+import json
 import os
 import pathlib
 import re
@@ -108,8 +110,8 @@ def write(
                 storage.write_bytes(folder / file, contents)
     text = "\n\n".join(lines) + "\n"
     storage.write_bytes(folder / "report.md", text.encode())
-    summary = {"title": title, "numbers": list(numbers), "provenance": provenance}
-    storage.write_json(folder / "summary.json", summary)
+    summary = _summary(title, numbers, provenance)
+    storage.write_bytes(folder / "summary.json", summary.encode())
     if papers := report.bibliography(provenance):
         storage.write_bytes(folder / "references.bib", papers.encode())
     storage.write_bytes(path, render(title, sections).encode())
@@ -148,6 +150,19 @@ def _exported(block: str | Table | Picture, name: str) -> Iterator[tuple[str, by
         latex = exports.as_latex(block.text, block.caption)
         yield f"tables/{name}.tex", f"{latex}\n".encode()
         yield f"tables/{name}.csv", exports.as_csv(block.text).encode()
+
+
+def _summary(
+    title: str, numbers: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]
+) -> str:
+    """The same as JSON, each number in a line."""
+    plain = functools.partial(json.dumps, default=str, allow_nan=False)
+    lines = ",\n    ".join(plain(number) for number in numbers)
+    made = plain(provenance, indent=2).replace("\n", "\n  ")
+    return (
+        f'{{\n  "title": {plain(title)},\n  "numbers": [\n    {lines}\n  ],\n'
+        f'  "provenance": {made}\n}}\n'
+    )
 
 
 def _slug(text: str) -> str:

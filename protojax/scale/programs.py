@@ -151,6 +151,9 @@ def mesh(devices: Sequence[jax.Device] | None) -> Mesh:
 
     Returns:
       A mesh with the axis `"data"`.
+
+    Raises:
+      ValueError: there are none.
     """
     if devices is not None and not len(devices):
         raise ValueError("`devices` is empty: pass at least one, or None for all")

@@ -43,7 +43,10 @@ def finishing(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
       folder: where the results are, for the message.
 
     Yields:
-      A function that raises `KeyboardInterrupt` if a signal came.
+      A function that raises if a signal came.
+
+    Raises:
+      KeyboardInterrupt: by that function; says where the results are.
     """
     came: list[int] = []
 

@@ -166,8 +166,10 @@ def spread(
       devices: which; all there are if not given.
 
     Returns:
-      State and batches for `train`. The batches raise a `ValueError` where one cannot
-      be divided among the devices.
+      State and batches for `train`.
+
+    Raises:
+      ValueError: by the batches, where one cannot be divided among the devices.
 
     >>> import jax, optax
     >>> from protojax.scale import training

@@ -132,7 +132,8 @@ def test_a_disk_that_is_full_is_told_and_the_training_goes_on_later(tmp_path, fu
 
 def test_a_folder_that_cannot_be_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    message = r"inside could not be written .*there are \[\]. Make room, or the folder"
+    with pytest.raises(checkpoints.UnwrittenCheckpoint, match=message):
         checkpoints.save(tmp_path / "file" / "inside", start(), {})
 
 

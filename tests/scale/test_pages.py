@@ -247,7 +247,11 @@ def test_a_page_is_one_file_with_tables_pictures_and_provenance(curves, tmp_path
     assert "<code>a|b</code>" in text and "<li>two</li>" in text
     assert "python -m x --a &#x27;b|c&#x27;" in text
     assert "<code>steps=3</code>" in text and "3 min" in text
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    text = (tmp_path / "summary.json").read_text()
+    assert (
+        '\n    {"attack": "top_k", "value": "overlap", "mean": 0.1, "n": 4}\n' in text
+    )
+    summary = json.loads(text)
     assert summary["numbers"] == numbers and summary["provenance"] == facts
     markdown = (tmp_path / "report.md").read_text()
     assert table in markdown and "# A & B" in markdown

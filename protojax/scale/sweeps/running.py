@@ -31,6 +31,9 @@ def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:
     Returns:
       The settings. Lists of settings are joined by `+`.
 
+    Raises:
+      ValueError: an axis is a text, of which the letters would be the values.
+
     >>> grid(attack=["top_k", "center"], radius=[0.1, 0.2])[1]
     {'attack': 'top_k', 'radius': 0.2}
     """
