@@ -29,6 +29,10 @@ def linear(explain: Explain, coefficients: Array) -> Objective:
     Returns:
       The objective.
 
+    References:
+      Ghorbani et al., Interpretation of Neural Networks is Fragile, 2019, whose
+      targeted attack has a region.
+
     >>> import jax.numpy as jnp
     >>> left = jnp.array([[1.0, 0.0]])
     >>> float(linear(lambda x: x[..., 0], left)(jnp.array([[[3.0], [4.0]]])))
@@ -80,6 +84,9 @@ def mass_center(explain: Explain, direction: Array) -> Objective:
     Returns:
       The objective.
 
+    References:
+      Ghorbani et al. 2019 climb the distance; the direction is ours.
+
     >>> import jax.numpy as jnp
     >>> objective = mass_center(lambda x: x[..., 0], jnp.array([0.0, 1.0]))
     >>> float(objective(jnp.array([[[1.0], [3.0]]])))
@@ -102,6 +109,9 @@ def center_distance(explain: Explain, center: Array) -> Objective:
 
     Returns:
       The objective.
+
+    References:
+      Ghorbani et al. 2019, algorithm 1; squared as in the authors' code.
 
     >>> import jax.numpy as jnp
     >>> objective = center_distance(lambda x: x[..., 0], jnp.array([0.0, 0.0]))

@@ -300,6 +300,8 @@ def test_success_as_published_and_as_it_ought_to_be_asked():
 def test_ranks_begin_with_one_and_ties_share_theirs():
     similar = jnp.array([0.5, 0.9, 0.5, 0.1])
     assert [int(prototypes.rank(similar, j)) for j in range(4)] == [2, 1, 2, 4]
+    broken = similar.at[1].set(jnp.nan)  # is never the first
+    assert [int(prototypes.rank(broken, j)) for j in range(4)] == [2, 5, 2, 4]
 
 
 def test_cells_that_a_mask_covers_are_counted_by_pixels():

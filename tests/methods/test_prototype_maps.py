@@ -124,6 +124,7 @@ def test_what_is_lost_is_the_whole_image_and_windows_of_places_see_more():
     found = prototypes.Field((-1, 0), (3, 4), (2, 4))
     ends = prototypes.box(found, (1, 0), (16, 16), window=(2, 3))
     assert ends == (1, 6, 0, 12)
+    assert prototypes.box(found, (9, 0), (16, 16)) == (16, 16, 0, 4)  # beyond: empty
     with pytest.raises(ValueError, match="`cell` is .* begin with 0"):
         prototypes.box(found, (-1, 0), (16, 16))
 

@@ -93,6 +93,9 @@ def zero(layer: Layer, relevance: Array) -> Array:
     Returns:
       The relevance of its input.
 
+    References:
+      Bach et al. 2015.
+
     >>> import jax.numpy as jnp
     >>> f = lambda x: x @ jnp.array([2.0, 1.0]) + 3
     >>> relevances(f, jnp.ones(2), rule=zero).tolist()
@@ -131,6 +134,9 @@ def epsilon(size: ArrayLike = 1e-6) -> RelevanceRule:
 
     Returns:
       The rule.
+
+    References:
+      Bach et al. 2015.
 
     >>> import jax.numpy as jnp
     >>> f = lambda x: x @ jnp.array([2.0, 1.0])

@@ -51,7 +51,10 @@ def principal_error(covariance: Array, *, size: int) -> Array:
       `[]` the mean squared error, summed over dimensions.
 
     Raises:
-      ValueError: not as many codes as dimensions, or fewer than none.
+      ValueError: more codes than dimensions, or fewer than none.
+
+    References:
+      Baldi and Hornik, Neural networks and principal component analysis, 1989.
 
     >>> import jax.numpy as jnp
     >>> float(principal_error(jnp.diag(jnp.array([4.0, 3, 2, 1])), size=2))
@@ -76,7 +79,7 @@ def principal_components(images: Array, *, size: int) -> tuple[Array, Array]:
       `mean + (image - mean) @ rows.T @ rows`.
 
     Raises:
-      ValueError: not as many directions.
+      ValueError: more codes than there are directions, or fewer than one.
 
     >>> import jax.numpy as jnp
     >>> mean, rows = principal_components(jnp.array([[1.0, 5], [3, 5]]), size=1)

@@ -125,6 +125,9 @@ def fourier_params(image: Array, *, decay: ArrayLike = 1.0) -> tuple[Array, Arra
     Returns:
       Two arrays `[H, W // 2 + 1, C]`.
 
+    Raises:
+      ValueError: for a batch of images.
+
     >>> import jax, jax.numpy as jnp
     >>> x = jax.random.normal(jax.random.key(0), (4, 5, 1))
     >>> again = fourier(x.shape, colors=lambda image: image).render(fourier_params(x))

@@ -91,6 +91,9 @@ def high_frequency(
     Returns:
       `[]`.
 
+    Raises:
+      ValueError: for a batch of images.
+
     References:
       Tagade and Rumbelow, Prototype Generation, 2023: it penalizes large differences
       between adjacent pixels; the formula is ours, there was none that we could read.
@@ -115,12 +118,19 @@ def isotropic_high_frequency(x: Array) -> Array:
     Returns:
       `[]`.
 
+    Raises:
+      ValueError: for a batch of images, or one of a single row or column.
+
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[[0.0], [3.0]], [[4.0], [0.0]]])
     >>> round(float(isotropic_high_frequency(x)), 4)
     5.0
     """
     images.check_axes("x", x, "H", "W", "C")
+    if min(x.shape[:2]) < 2:
+        raise ValueError(
+            f"`x` has shape {x.shape}: pass an image of two rows and columns or more"
+        )
     down, across = x[1:, :-1] - x[:-1, :-1], x[:-1, 1:] - x[:-1, :-1]
     return jnp.mean(jnp.sqrt(down**2 + across**2 + 1e-8))
 

@@ -177,6 +177,9 @@ def distill_affine(
     Returns:
       `[H, W, C]`.
 
+    Raises:
+      ValueError: for a batch of images.
+
     References:
       Olah et al., Feature Visualization, 2017.
 

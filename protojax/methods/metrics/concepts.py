@@ -109,6 +109,9 @@ def part_rates(hits: Array, visible: Array, *, among: ArrayLike | None = None) -
     Returns:
       `[K]` from 0 to 1; 0 for a part that is never seen.
 
+    References:
+      Huang et al. 2023, and its code.
+
     >>> hits, seen = jnp.array([[1, 0], [1, 0]]), jnp.array([[1, 1], [1, 0]])
     >>> part_rates(hits, seen).tolist()
     [1.0, 0.0]

@@ -106,6 +106,9 @@ def kendall(a: Array, b: Array) -> Array:
     Returns:
       `[]` in [-1, 1]; NaN if a map has one, or is constant.
 
+    References:
+      Kendall, The treatment of ties in ranking problems, 1945.
+
     >>> import jax.numpy as jnp
     >>> a, b = jnp.array([1.0, 2, 3, 4, 5]), jnp.array([5.0, 6, 7, 8, 7])
     >>> round(float(kendall(a, b)), 4)

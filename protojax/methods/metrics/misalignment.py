@@ -33,6 +33,9 @@ def location_change(before: Array, after: Array, *, share: ArrayLike = 0.1) -> A
     Raises:
       ValueError: for a share that is known not to be from 0 to 1.
 
+    References:
+      Sacha et al. 2024.
+
     >>> a = jnp.arange(16.0).reshape(4, 4)
     >>> float(location_change(a, a)), float(location_change(a, a[::-1]))
     (0.0, 100.0)
@@ -51,6 +54,9 @@ def activation_change(before: ArrayLike, after: ArrayLike) -> Array:
 
     Returns:
       `[]` up to 100; below zero where it rose.
+
+    References:
+      Sacha et al. 2024.
 
     >>> float(activation_change(4.0, 1.0))
     75.0
@@ -75,6 +81,9 @@ def rank_change(
     Raises:
       ValueError: if it is known that there is no such prototype.
 
+    References:
+      Sacha et al. 2024.
+
     >>> owners = jnp.array([0, 1, 1])
     >>> int(rank_change(jnp.array([3.0, 2, 1]), jnp.array([1.0, 2, 1]), 0, owners))
     1
@@ -95,7 +104,10 @@ def accuracy_change(before: Array, after: Array) -> Array:
       after: bool `[N]` which of them are under attack.
 
     Returns:
-      `[]`.
+      `[]` in points of a hundred; below zero where it rose.
+
+    References:
+      Sacha et al. 2024.
 
     >>> float(accuracy_change(jnp.array([1, 1]), jnp.array([1, 0])))
     50.0

@@ -98,7 +98,8 @@ def box(
       window: rows and columns of places that a prototype covers.
 
     Returns:
-      First row, last row (exclusive), first column, last column (exclusive).
+      First row, last row (exclusive), first column, last column (exclusive); empty
+      for a place that sees nothing of an image of that size.
 
     Raises:
       ValueError: for a place before the first.
@@ -112,7 +113,7 @@ def box(
     for axis in (0, 1):
         low = field.first[axis] + int(cell[axis]) * field.jump[axis]
         high = low + field.size[axis] + (window[axis] - 1) * field.jump[axis]
-        ends += [max(low, 0), min(high, image_size[axis])]
+        ends += [min(max(end, 0), image_size[axis]) for end in (low, high)]
     top, bottom, left, right = ends
     return top, bottom, left, right
 

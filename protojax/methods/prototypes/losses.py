@@ -33,6 +33,9 @@ def cluster(
     Returns:
       `[]`; infinity if the class has no prototype.
 
+    References:
+      Chen et al. 2019: the cluster cost.
+
     >>> d = jnp.array([0.9, 0.4, 0.6, 0.7])
     >>> round(float(cluster(d, 1, jnp.array([0, 0, 1, 1]))), 3)
     0.6
@@ -53,6 +56,9 @@ def separation(
 
     Returns:
       `[]`; infinity if the other classes have no prototype.
+
+    References:
+      Chen et al. 2019: the separation cost, which they give the opposite sign.
 
     >>> d = jnp.array([0.9, 0.4, 0.6, 0.7])
     >>> round(float(separation(d, 1, jnp.array([0, 0, 1, 1]))), 3)
@@ -91,6 +97,9 @@ def off_class_l1(kernel: Array, owners: Array) -> Array:
 
     Returns:
       `[]`.
+
+    References:
+      Chen et al. 2019: the penalty of the last layer.
 
     >>> kernel = jnp.array([[1.0, -0.5], [0.25, 1.0]])
     >>> float(off_class_l1(kernel, jnp.array([0, 1])))

@@ -31,6 +31,9 @@ def enlarge(a: Array, size: Sequence[int]) -> Array:
     Raises:
       ValueError: if the size is not two positive numbers.
 
+    References:
+      Keys, Cubic convolution interpolation for digital image processing, 1981.
+
     >>> enlarge(jnp.ones((2, 3)), (4, 6)).shape
     (4, 6)
     """

@@ -80,7 +80,8 @@ def rank(similarities: Array, prototype: ArrayLike) -> Array:
       prototype: `[]` which one.
 
     Returns:
-      int `[]`: one more than there are prototypes that are more similar.
+      int `[]`: one more than there are prototypes that are more similar. NaN counts as
+      more, so that a prototype of NaN comes after all.
 
     Raises:
       ValueError: if it is known that there is no such prototype.
@@ -90,4 +91,4 @@ def rank(similarities: Array, prototype: ArrayLike) -> Array:
     """
     chex.assert_rank([similarities, prototype], [1, 0])
     ascent.check_index("prototype", prototype, len(similarities), "prototypes")
-    return 1 + jnp.sum(similarities > similarities[prototype])
+    return 1 + jnp.sum(~(similarities <= similarities[prototype]))

@@ -234,6 +234,9 @@ def contributions(features: Array, readout: Array) -> Array:
     Returns:
       `[..., F]`.
 
+    References:
+      Qi et al. 2021.
+
     >>> import jax.numpy as jnp
     >>> contributions(jnp.array([2.0, 0.5]), jnp.array([1.5, -1.0])).tolist()
     [3.0, -0.5]

@@ -98,6 +98,8 @@ def test_oracle_7_6_a_step_down_the_blur_penalty_blurs():
         np.testing.assert_allclose(x - 0.3 * step, expected, atol=1e-5)
     with pytest.raises(ValueError, match="`width` is 4: pass an odd number"):
         generation.blur_penalty(x, width=4)
+    with pytest.raises(ValueError, match="pass an image of two rows and columns"):
+        generation.isotropic_high_frequency(x[:1])
 
 
 def test_oracle_7_6_diversity():
