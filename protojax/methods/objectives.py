@@ -56,7 +56,8 @@ def top_k(explain: Explain, before: Array, *, k: int) -> Objective:
       k: how many pixels.
 
     Returns:
-      The objective: minus the sum of the map over these pixels.
+      The objective: minus the sum of the map over these pixels; NaN if the map before
+      has one.
 
     Raises:
       ValueError: if the map has fewer than k pixels.
@@ -69,7 +70,8 @@ def top_k(explain: Explain, before: Array, *, k: int) -> Objective:
     >>> float(objective(jnp.array([[[3.0], [4.0]]])))
     -4.0
     """
-    return linear(explain, -metrics.top_k_mask(before, k=k).astype(before.dtype))
+    kept = jnp.where(metrics.top_k_mask(before, k=k), -1.0, 0.0)
+    return linear(explain, jnp.where(jnp.any(jnp.isnan(before)), jnp.nan, kept))
 
 
 def mass_center(explain: Explain, direction: Array) -> Objective:

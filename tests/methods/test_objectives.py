@@ -83,6 +83,14 @@ def test_values_are_those_of_the_definitions():
         assert float(BUILT[name]()(X)) == pytest.approx(value, rel=1e-5), name
 
 
+def test_the_map_before_may_be_of_integers_and_not_of_nan():
+    """Minus one is 255 of eight bits: that was climbed the other way."""
+    before = jnp.asarray(255 * explain(X), jnp.uint8)
+    of = lambda a: float(objectives.top_k(explain, a, k=3)(X))
+    assert of(before) == of(before.astype(float)) < 0
+    assert np.isnan(of(explain(X).at[0, 0].set(jnp.nan)))
+
+
 def test_the_distance_from_the_own_center_has_no_gradient_in_float32():
     center = metrics.center_of_mass(explain(X))  # rounded otherwise than in the jit
     objective = objectives.center_distance(explain, center)
