@@ -148,6 +148,8 @@ def test_dossier_8_an_enlarged_map_has_opencvs_numbers():
     weights = prototypes.enlarge(jnp.eye(7), (224, 7))  # rows alone are enlarged
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
     np.testing.assert_allclose(weights[0, :3], [1.09659, -0.09659, 0], atol=1e-5)
+    whole = prototypes.enlarge(jnp.arange(49).reshape(7, 7), SIZE)  # of integers
+    np.testing.assert_allclose(whole, ramp, rtol=1e-6)
     with pytest.raises(ValueError, match="`size` is .* new height and width"):
         prototypes.enlarge(jnp.eye(7), (0, 7))
 

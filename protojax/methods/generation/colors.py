@@ -95,4 +95,5 @@ def from_rgb(x: Array, *, margin: float = 1e-3) -> Array:
 def _mixed(image: Array, matrix: np.ndarray) -> Array:
     if image.shape[-1] != len(matrix):
         return image
-    return jnp.matmul(image, matrix.T.astype(image.dtype), precision="highest")
+    exact = jnp.result_type(image, float)
+    return jnp.matmul(image, matrix.T.astype(exact), precision="highest")

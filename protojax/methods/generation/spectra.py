@@ -144,13 +144,13 @@ def template(natural: Array) -> Array:
     """Mean magnitudes of natural images, in decorrelated channels.
 
     Args:
-      natural: `[N, H, W, C]` images of the size of the canvas.
+      natural: `[N, H, W, C]` images of the size of the canvas, in [0, 1].
 
     Returns:
       `[H, W // 2 + 1, C]`.
 
     Raises:
-      ValueError: for images that are not a batch, or an empty one.
+      ValueError: for images that are not a batch, an empty one, or one of integers.
 
     References:
       Fel et al., Unlocking Feature Visualization for Deeper Networks with MAgnitude
@@ -162,6 +162,8 @@ def template(natural: Array) -> Array:
     """
     ascent.size_of("natural", natural)
     images.check_axes("natural", natural[0], "H", "W", "C")
+    if not jnp.issubdtype(natural.dtype, jnp.floating):
+        raise ValueError(f"`natural` is {natural.dtype}: pass float32 pixels in [0, 1]")
 
     def magnitudes(x: Array) -> Array:
         return jnp.abs(jnp.fft.rfft2(colors.decorrelate(x), axes=(0, 1)))

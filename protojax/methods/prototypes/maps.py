@@ -40,8 +40,9 @@ def enlarge(a: Array, size: Sequence[int]) -> Array:
     chex.assert_rank(a, 2)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"`size` is {tuple(size)}: pass the new height and width")
+    exact = jnp.result_type(a, float)  # a map of integers has weights that are none
     rows, columns = (
-        jnp.asarray(_bicubic(old, new), a.dtype)
+        jnp.asarray(_bicubic(old, new), exact)
         for old, new in zip(a.shape, size, strict=True)
     )
     return jnp.einsum("ih,jw,hw->ij", rows, columns, a, precision="highest")

@@ -113,7 +113,8 @@ def pooled(h: Array, *, size: int) -> Array:
             f"`size` is {size} but the map is {h.shape[0]} x {h.shape[1]}: choose 1 to "
             f"{min(h.shape[:2])}"
         )
-    rows, columns = (_cells(length, size).astype(h.dtype) for length in h.shape[:2])
+    exact = jnp.result_type(h, float)  # a map of integers has weights that are none
+    rows, columns = (jnp.asarray(_cells(n, size), exact) for n in h.shape[:2])
     return jnp.einsum("ih,jw,hwd->ijd", rows, columns, h, precision="highest").ravel()
 
 

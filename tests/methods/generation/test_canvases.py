@@ -256,6 +256,8 @@ def test_a_template_is_the_mean_over_images_in_decorrelated_channels():
     channels = images @ np.linalg.inv(generation.CORRELATION).T
     expected = np.abs(np.fft.rfft2(channels, axes=(1, 2))).mean(0)
     np.testing.assert_allclose(generation.template(images), expected, atol=1e-4)
+    with pytest.raises(ValueError, match="`natural` is uint8: pass float32 pixels"):
+        generation.template(np.uint8(255 * images))
     law = np.asarray(generation.power_law((8, 8, 3), exponent=1.3))
     np.testing.assert_allclose(law[0, 2] / law[0, 1], 2**-1.3, rtol=1e-5)
     assert (law[0, 0] == 0).all()
