@@ -84,7 +84,7 @@ def relevances(
 
 
 def zero(layer: Layer, relevance: Array) -> Array:
-    """LRP-0: by each input's contribution; biases keep their parts.
+    """LRP-0 of Bach et al. 2015: by each input's contribution; biases keep theirs.
 
     Args:
       layer: at its input.
@@ -92,9 +92,6 @@ def zero(layer: Layer, relevance: Array) -> Array:
 
     Returns:
       The relevance of its input.
-
-    References:
-      Bach et al. 2015.
 
     >>> import jax.numpy as jnp
     >>> f = lambda x: x @ jnp.array([2.0, 1.0]) + 3
@@ -127,16 +124,13 @@ def without_bias(layer: Layer, relevance: Array) -> Array:
 
 
 def epsilon(size: ArrayLike = 1e-6) -> RelevanceRule:
-    """LRP-epsilon: by contribution, and small outputs give little.
+    """LRP-epsilon of Bach et al. 2015: by contribution; small outputs give little.
 
     Args:
       size: `[]` what is added to the size of each output.
 
     Returns:
       The rule.
-
-    References:
-      Bach et al. 2015.
 
     >>> import jax.numpy as jnp
     >>> f = lambda x: x @ jnp.array([2.0, 1.0])
