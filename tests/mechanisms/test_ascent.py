@@ -249,6 +249,8 @@ def test_bad_balls_are_named():
         ascent.within(x.at[0, 0, 0].set(jnp.nan), 0.1)
     with pytest.raises(ValueError, match="from 0 to 255, outside of .*divide by 255"):
         ascent.within(jnp.array([0.0, 255.0]), 0.1)
+    with pytest.raises(ValueError, match="`x` is int32: pass floating-point pixels"):
+        ascent.within(jnp.array([0, 1]), 0.1)  # whose radius would be none
     with pytest.raises(ValueError, match="`norm` is 'l1'"):
         ascent.within(x, 0.1, norm="l1")
 

@@ -134,6 +134,10 @@ def test_resizing_agrees_with_pytorch(size):
 
 def test_bad_knobs_and_sizes_are_named():
     x = image()
+    levels = np.uint8(255 * x)  # whose differences would wrap around
+    for run in (images.total_variation, lambda x: images.affine(x, warp())):
+        with pytest.raises(ValueError, match="`x` is uint8: pass float32 pixels"):
+            run(levels)
     with pytest.raises(ValueError, match="`sigma` is -1: it must be zero or more"):
         images.gaussian_blur(x, sigma=-1)
     with pytest.raises(ValueError, match="`pixels` is -1"):

@@ -150,3 +150,5 @@ def test_bad_qualities_and_channels_are_named():
         images.random_jpeg(x, key=jax.random.key(0), low=90, high=30)
     with pytest.raises(ValueError, match="`x` has 4 channels"):
         images.jpeg(jnp.zeros((8, 8, 4)), quality=20)
+    with pytest.raises(ValueError, match="`x` is uint8: pass float32 pixels"):
+        images.jpeg(np.zeros((8, 8, 3), np.uint8), quality=20)

@@ -41,9 +41,9 @@ def within(
 
     Raises:
       ValueError: for a radius that is below zero, NaN or no single number, a center
-        that is NaN or out of bounds, a mask of other values than 0 and 1 (where these
-        are known, that is, not traced) or of a shape that does not fit, and for an
-        unknown norm.
+        that is NaN, out of bounds or of integers, a mask of other values than 0 and 1
+        (where values are known, that is, not traced) or of a shape that does not fit,
+        and for an unknown norm.
 
     >>> import jax.numpy as jnp
     >>> within(jnp.array([0.5, 0.95]), 0.125)(jnp.array([0.9, 2.0])).tolist()
@@ -55,6 +55,7 @@ def within(
             "pass your own `project` to `ascend` for another set"
         )
     _check_radius(radius)
+    x0 = jnp.asarray(x0)
     _check_pixels(x0, bounds)
     radius = jnp.asarray(radius, x0.dtype)
     low, high = jnp.minimum(bounds[0], x0), jnp.maximum(bounds[1], x0)
@@ -149,6 +150,8 @@ def _check_radius(radius: ArrayLike) -> None:
 
 
 def _check_pixels(x: Array, bounds: tuple[float, float]) -> None:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"`x` is {x.dtype}: pass floating-point pixels in {[*bounds]}")
     if not checks.known(x):
         return
     pixels = np.asarray(x)
@@ -157,6 +160,6 @@ def _check_pixels(x: Array, bounds: tuple[float, float]) -> None:
     low, high = pixels.min(), pixels.max()
     if low < bounds[0] or high > bounds[1]:
         raise ValueError(
-            f"`x` has pixels from {low:g} to {high:g}, outside of {list(bounds)}: "
+            f"`x` has pixels from {low:g} to {high:g}, outside of {[*bounds]}: "
             "scale the image (divide by 255?) and let the model normalize inside"
         )

@@ -75,8 +75,8 @@ def jpeg(
       `[H, W, C]` the decoded image, whole gray levels in [0, 1].
 
     Raises:
-      ValueError: for a batch, other channels, or a quality out of range, where it is
-        known.
+      ValueError: for a batch, integers, other channels, or NaN or a quality out of
+        range, where these are known.
 
     References:
       ISO/IEC 10918-1; annex K for the tables. Their scaling, and how color is brought
@@ -86,7 +86,7 @@ def jpeg(
     >>> round(255 * float(jpeg(x, quality=20)[0, 0, 0]), 3)
     198.0
     """
-    checks.check_axes("x", x, "H", "W", "C")
+    checks.check(x)
     if x.shape[-1] not in (1, 3):
         raise ValueError(f"`x` has {x.shape[-1]} channels: JPEG takes 1 or 3")
     luma_steps, chroma_steps = jpeg_tables(quality)

@@ -33,7 +33,7 @@ def affine(x: Array, matrix: Array, *, fill: ArrayLike = 0.0) -> Array:
       `[H, W, C]` the warped image.
 
     Raises:
-      ValueError: for a batch.
+      ValueError: for a batch, integers, or pixels that are known to be NaN.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[[1.0], [2.0], [3.0]]])
@@ -41,7 +41,7 @@ def affine(x: Array, matrix: Array, *, fill: ArrayLike = 0.0) -> Array:
     >>> affine(x, shift, fill=9.0).ravel().tolist()
     [2.0, 3.0, 9.0]
     """
-    checks.check_axes("x", x, "H", "W", "C")
+    checks.check(x)
     chex.assert_shape(matrix, (2, 3))
     height, width, channels = x.shape
     center = (jnp.array([height, width], x.dtype) - 1) / 2
@@ -80,7 +80,8 @@ def random_affine(
       `[H, W, C]` the warped image.
 
     Raises:
-      ValueError: for a batch, or a change of size that is known not to be in [0, 1).
+      ValueError: as for `affine`, or for a change of size that is known not to be in
+        [0, 1).
 
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.ones((8, 8, 3))
@@ -88,7 +89,7 @@ def random_affine(
     >>> bool(jnp.allclose(warped, x))
     True
     """
-    checks.check_axes("x", x, "H", "W", "C")
+    checks.check(x)
     if ascent.known(scale) and not 0 <= np.asarray(scale) < 1:
         raise ValueError(
             f"`scale` is {scale}: pass the largest change of size, from zero to below "
@@ -231,7 +232,7 @@ def total_variation(x: Array) -> Array:
       `[]` the sum over rows, columns and channels.
 
     Raises:
-      ValueError: for a batch.
+      ValueError: for a batch, integers, or pixels that are known to be NaN.
 
     References:
       Rudin, Osher and Fatemi, Nonlinear total variation based noise removal, 1992, in
@@ -241,7 +242,7 @@ def total_variation(x: Array) -> Array:
     >>> float(total_variation(jnp.array([[[0.0], [1.0]], [[1.0], [0.0]]])))
     4.0
     """
-    checks.check_axes("x", x, "H", "W", "C")
+    checks.check(x)
     down, right = x[1:] - x[:-1], x[:, 1:] - x[:, :-1]
     return jnp.sum(magnitude(down)) + jnp.sum(magnitude(right))
 
