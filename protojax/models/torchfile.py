@@ -12,7 +12,7 @@ import pathlib
 import pickle
 import zipfile
 import zlib
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,25 +42,30 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     ...
     ValueError: weights.pth is no PyTorch zip file, or is cut off: fetch it again, ...
     """
+    with path.open("rb") as stream:
+        content = _read(stream, path.name)
+    return _state_dict(content, path.name)
+
+
+def _read(stream: IO[bytes], file: str) -> Any:
     try:
-        with zipfile.ZipFile(path) as archive:
-            content = _load(archive)
+        with zipfile.ZipFile(stream) as archive:
+            return _load(archive)
     except zipfile.BadZipFile as error:
         raise ValueError(
-            f"{path.name} is no PyTorch zip file, or is cut off: fetch it again, or, if"
+            f"{file} is no PyTorch zip file, or is cut off: fetch it again, or, if"
             " it is older than PyTorch 1.6, write it again with torch.save"
         ) from error
     except _Forbidden as error:
         raise ValueError(
-            f"{path.name} asks for {error} to be run, which no weights need: nothing"
+            f"{file} asks for {error} to be run, which no weights need: nothing"
             " was run; do not use this file, or save its state_dict() alone"
         ) from error
     except _DAMAGE as error:
         raise ValueError(
-            f"{path.name} is damaged or no state dict ({error}): fetch it again, or"
+            f"{file} is damaged or no state dict ({error}): fetch it again, or"
             " save a state_dict() alone"
         ) from error
-    return _state_dict(content, path.name)
 
 
 class _Forbidden(pickle.UnpicklingError):
@@ -69,7 +74,7 @@ class _Forbidden(pickle.UnpicklingError):
 
 # What unzipping and unpickling can raise where the bytes make no sense.
 _DAMAGE = (
-    *(zlib.error, pickle.UnpicklingError, EOFError, AttributeError),
+    *(zlib.error, pickle.UnpicklingError, EOFError, OSError, AttributeError),
     *(LookupError, TypeError, ValueError, OverflowError, RuntimeError),
 )
 

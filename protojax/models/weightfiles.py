@@ -58,15 +58,24 @@ def read(path: Path) -> dict[str, np.ndarray]:
     }
 
 
+# What NumPy can raise where the bytes make no sense: a place before the beginning of
+# the file is an OSError, a flag that says "encrypted" a RuntimeError.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
+    *(ValueError, TypeError, RuntimeError),
+)
+
+
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, TypeError) as error:
-        raise ValueError(
-            f"{path.name} is cut off, no .npz, or holds Python objects, which are never"
-            f" loaded ({error}): fetch it again, or save plain arrays"
-        ) from error
+    with path.open("rb") as stream:
+        try:
+            with np.load(stream, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except _DAMAGE as error:
+            raise ValueError(
+                f"{path.name} is cut off, no .npz, or holds Python objects, which are"
+                f" never loaded ({error}): fetch it again, or save plain arrays"
+            ) from error
     return {name: a for name, a in arrays.items() if a.dtype.kind not in "US"}
 
 

@@ -1,3 +1,4 @@
+import itertools
 import os
 import sys
 import types
@@ -183,6 +184,24 @@ def test_a_file_damaged_in_the_middle_is_refused_by_name(tmp_path, weights):
     (tmp_path / "weights.npz").write_bytes(damaged)
     with pytest.raises(ValueError, match="weights.npz is cut off"):
         pretrained.read(tmp_path / "weights.npz")
+
+
+@pytest.mark.parametrize(
+    "suffix", ["npz", "safetensors", pytest.param("pth", marks=pytest.mark.slow)]
+)
+def test_a_file_with_any_byte_changed_is_read_or_refused_by_name(suffix, tmp_path):
+    path = save(tmp_path / f"weights.{suffix}", {"a": np.ones(3, "float32")})
+    whole, refused = path.read_bytes(), 0
+    for place, change in itertools.product(range(len(whole)), (1, 0xFF)):
+        changed = bytearray(whole)
+        changed[place] ^= change
+        path.write_bytes(changed)
+        try:
+            pretrained.read(path)
+        except ValueError as error:
+            refused += 1
+            assert path.name in str(error)
+    assert refused > len(whole) / 4
 
 
 def test_a_single_array_is_no_weight_file(tmp_path):
