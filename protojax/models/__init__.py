@@ -3,8 +3,9 @@
 Every network is a module that takes **one** image `[H, W, C]`, float32 in [0, 1], and
 returns logits `[K]`; its own normalization is inside. Its non-linearity is the field
 `act`, so the same variables serve another one: `model.clone(act=jax.nn.softplus)`. Its
-layers are named by `jax.ad_checkpoint.checkpoint_name`. A `PrototypeHead` takes a
-feature map in the place of an image: what another network makes of one.
+layers are named by `jax.ad_checkpoint.checkpoint_name`. What is no classifier takes
+what one makes of an image: a `PrototypeHead` a feature map, a decoder the code of a
+layer, an explanation network its units.
 
 >>> import jax
 >>> from protojax import models
@@ -16,7 +17,54 @@ feature map in the place of an image: what another network makes of one.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; nothing is loaded
+    from protojax.models import (
+        convnet as convnet,
+        decoder as decoder,
+        densenet as densenet,
+        inception as inception,
+        layers as layers,
+        mobilenet as mobilenet,
+        pretrained as pretrained,
+        protopnet as protopnet,
+        resnet as resnet,
+        squeezenet as squeezenet,
+        torchfile as torchfile,
+        vgg as vgg,
+        vit as vit,
+        weightfiles as weightfiles,
+        xnn as xnn,
+    )
+    from protojax.models.convnet import (
+        CifarCNN as CifarCNN,
+        ConvNet as ConvNet,
+        SmallClassifier as SmallClassifier,
+        StridedVGG as StridedVGG,
+    )
+    from protojax.models.decoder import (
+        Decoder as Decoder,
+        SmallDecoder as SmallDecoder,
+    )
+    from protojax.models.densenet import DenseNet as DenseNet
+    from protojax.models.inception import InceptionV1 as InceptionV1
+    from protojax.models.mobilenet import (
+        MobileNetV1 as MobileNetV1,
+        MobileNetV2 as MobileNetV2,
+    )
+    from protojax.models.protopnet import PrototypeHead as PrototypeHead
+    from protojax.models.resnet import (
+        CifarResNet as CifarResNet,
+        ResNet as ResNet,
+    )
+    from protojax.models.squeezenet import SqueezeNet as SqueezeNet
+    from protojax.models.vgg import VGG as VGG
+    from protojax.models.vit import VisionTransformer as VisionTransformer
+    from protojax.models.xnn import (
+        XNN as XNN,
+        ConvolutionalXNN as ConvolutionalXNN,
+    )
 
 _MODULES = {
     "convnet",  # small networks to train yourself
@@ -38,6 +86,8 @@ _MODULES = {
 _NETWORKS = {
     "ConvNet": "convnet",
     "CifarCNN": "convnet",
+    "SmallClassifier": "convnet",
+    "StridedVGG": "convnet",
     "CifarResNet": "resnet",
     "ResNet": "resnet",
     "VGG": "vgg",
@@ -50,8 +100,6 @@ _NETWORKS = {
     "PrototypeHead": "protopnet",
     "Decoder": "decoder",
     "SmallDecoder": "decoder",
-    "SmallClassifier": "convnet",
-    "StridedVGG": "convnet",
     "XNN": "xnn",
     "ConvolutionalXNN": "xnn",
 }

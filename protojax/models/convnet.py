@@ -113,6 +113,9 @@ class SmallClassifier(nn.Module):
       classes: how many logits.
       act: the non-linearity.
 
+    References:
+      github.com/tomtuamnuq/cladec-mnist, an independent reproduction in Keras.
+
     >>> import jax
     >>> model, x = SmallClassifier(), jax.numpy.zeros((28, 28, 1))
     >>> variables = jax.jit(model.init)(jax.random.key(0), x)

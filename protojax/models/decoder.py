@@ -76,6 +76,9 @@ class SmallDecoder(nn.Module):
     Attributes:
       shape: `[H, W, C]` of the image.
 
+    References:
+      github.com/tomtuamnuq/cladec-mnist, in Keras.
+
     >>> import jax
     >>> model = SmallDecoder((28, 28, 1))
     >>> for code in (jax.numpy.zeros(128), jax.numpy.zeros((7, 7, 64))):

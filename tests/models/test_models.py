@@ -1,5 +1,7 @@
 """What every network keeps to: one image in, logits out, `act` free to swap."""
 
+import ast
+import inspect
 import math
 import re
 import subprocess
@@ -159,3 +161,19 @@ def test_the_map_of_models_is_true_and_ends_in_an_error():
         assert getattr(models, name).__name__ == name
     with pytest.raises(AttributeError, match="'AlexNet'"):
         _ = models.AlexNet
+
+
+def test_type_checkers_see_the_models_that_there_are():
+    (checked,) = (
+        node
+        for node in ast.parse(inspect.getsource(models)).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    found = {
+        (node.module.removeprefix("protojax.models").removeprefix("."), alias.name)
+        for node in checked.body
+        for alias in node.names
+        if alias.asname == alias.name  # which makes it a name of the package
+    }
+    networks = {(module, name) for name, module in models._NETWORKS.items()}
+    assert found == networks | {("", name) for name in models._MODULES}
