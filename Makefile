@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Modules are compiled when they are first imported, and not all of them now.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 SOURCES = setup.cfg pyproject.toml
 
 .PHONY: demo test test-slow test-kill test-oldest test-newest check bench docs notebooks \
@@ -30,8 +31,9 @@ bench: $(VENV)/.bench
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
+# Run them all, and store what they print and draw.
 notebooks: $(VENV)/.notebooks
-	$(BIN)/python -m pytest tests/test_notebooks.py
+	$(BIN)/python docs/building/executed.py
 
 install: $(VENV)/.experiments $(VENV)/.test $(VENV)/.bench $(VENV)/.notebooks $(VENV)/.docs
 

@@ -8,6 +8,7 @@ import json
 import pathlib
 import re
 
+import executed
 import latex2mathml.converter
 from mkdocs.structure.files import File, Files
 from mkdocs.utils import get_relative_url
@@ -15,9 +16,10 @@ from pymdownx import slugs
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "experiments/README.md"]
-LINKED = ["LICENSE", "CITATION.cff", "experiments/*.py", "notebooks/*.ipynb"]
+LINKED = ["LICENSE", "CITATION.cff", "experiments/*.py"]
 LINKED += ["experiments/records/*/summary.json"]
 RECORDS = re.compile(r"\((\.\./experiments/records/[\w-]+)\)")
+NOTEBOOK = re.compile(r"\(([\w./]*notebooks/\w+)\.ipynb\)")
 FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\s*\\[(\[](?P<tex>.*?)\\[)\]]\s*</\1>', re.S
 )
@@ -37,7 +39,7 @@ def on_config(config):
 
 
 def on_files(files, config):
-    """Put every file where it is in the repository, and the reference beside them."""
+    """Put every file where it is in the repository, and what is made beside them."""
     others = [file for file in files if file.src_dir != config.docs_dir]
     paths = [ROOT / "docs" / file.src_uri for file in files if file not in others]
     paths = [path for path in paths if path.suffix != ".py"]
@@ -51,11 +53,19 @@ def on_files(files, config):
         File.generated(config, f"docs/reference/{name}.md", content=page(name))
         for name in modules()
     ]
+    for path in sorted(executed.NOTEBOOKS.glob("*.ipynb")):
+        text, pictures = executed.page(path)
+        contents = {f"{path.stem}.md": text, **pictures}
+        made += [
+            File.generated(config, f"notebooks/{name}", content=content)
+            for name, content in contents.items()
+        ]
     return Files([*others, *moved, *made])
 
 
 def on_page_markdown(markdown, **_):
-    """Lead from a folder of records, which a site cannot show, to its summary."""
+    """Lead from a folder of records to its summary, from a notebook to its page."""
+    markdown = NOTEBOOK.sub(r"(\1.md)", markdown)
     markdown = RECORDS.sub(r"(\1/summary.json)", markdown)
     markdown = markdown.replace("<!-- records -->", records())
     return markdown.replace("(../experiments/records)", "(evidence.md#records)")
