@@ -167,8 +167,11 @@ def listed(nav):
 
 def test_every_page_is_in_the_navigation_of_the_site():
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    pages = [str(page.relative_to(ROOT)) for page in [*PAGES, *OTHER_PAGES]]
-    assert sorted(listed(nav)) == sorted(pages)
+    notebooks = (
+        page.with_suffix(".md") for page in (ROOT / "notebooks").glob("*.ipynb")
+    )
+    pages = [*PAGES, *OTHER_PAGES, *notebooks]
+    assert sorted(listed(nav)) == sorted(str(page.relative_to(ROOT)) for page in pages)
 
 
 @pytest.mark.slow
