@@ -209,6 +209,20 @@ def test_the_functions_beside_the_equations_exist():
             assert hasattr(getattr(protojax, module), name), f"{module}.{name}"
 
 
+def test_the_design_lists_the_modules_that_there_are():
+    text = (ROOT / "docs/design.md").read_text()
+    for folder, first in {
+        "mechanisms": "`mechanisms/`",
+        "methods": "`methods/`",
+        "scale": "`scale/`",
+        "": "–",
+    }.items():
+        line = text[text.index("| modules that users import |") :]
+        (named,) = re.findall(rf"^\| {first} \| (.*) \|$", line, re.M)
+        found = {name for name, place in protojax._MODULES.items() if place == folder}
+        assert set(re.findall(r"`(\w+)`", named)) == found - {"models"}
+
+
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
 def test_tables_of_benchmarks_are_those_of_the_results_of_record(page):
     text = page.read_text()
