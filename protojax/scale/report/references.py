@@ -82,7 +82,7 @@ PAPERS = {
         *(2021, "Artificial Intelligence", "1709.05360"),
     ),
     "schneider2023": Paper(
-        "Schneider, Johannes and Vlachos, Michail",
+        "Schneider, Johannes and Vlachos, Michalis",
         "Explaining Classifiers by Constructing Familiar Concepts",
         *(2023, "Machine Learning", "2203.04109"),
     ),
