@@ -203,6 +203,9 @@ def test_noise_needs_what_iterates_are_compared_by():
     x = jnp.full((2, 2, 1), 0.5)
     with pytest.raises(ValueError, match="`noise` makes the objective random: pass"):
         attacks.pgd(lambda z, key: jnp.sum(z), x, noise=KEY, **SMALL)  # noqa: ARG005
+    still = {"noise": KEY, "transform": lambda z, *, key: z, "select": jnp.sum}  # noqa: ARG005
+    out = attacks.pgd(lambda z, key: jnp.sum(z), x, **still, **SMALL)  # noqa: ARG005
+    np.testing.assert_allclose(out.x, x + 0.03, atol=1e-6)  # from x: without a key
 
 
 def test_random_starts_are_spread_over_the_ball():

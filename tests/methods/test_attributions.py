@@ -128,6 +128,8 @@ def test_bad_input_is_named():
         attributions.smooth_gradient(score, X, key=KEY, samples=0)
     with pytest.raises(ValueError, match="`sigma` is -1.0: it must be zero or more"):
         attributions.smooth_gradient(score, X, key=KEY, sigma=-1.0)
+    with pytest.raises(ValueError, match="outside of `low` and `high`: pass the least"):
+        attributions.deep_taylor(score, X, high=0.5)
     with pytest.raises(ValueError, match="the trapezoid rule needs 2"):
         attributions.trapezoid(1)
     with pytest.raises(ValueError, match="no layer is called 'relu:1'"):

@@ -295,6 +295,8 @@ def test_bad_classes_and_steps_are_named():
         metrics.deletion(additive, x, x[..., 0], 2, steps=2)
     with pytest.raises(ValueError, match="`y` is -1"):
         metrics.confidence(additive, x, -1)
+    with pytest.raises(ValueError, match="`y` is True: pass a whole number"):
+        metrics.confidence(additive, x, True)  # it would index as a mask
     with pytest.raises(ValueError, match="`steps` is 5 but the map has 4 pixels"):
         metrics.insertion(additive, x, x[..., 0], 0, steps=5)
     traced = jax.jit(lambda y: metrics.confidence(additive, x, y))

@@ -119,7 +119,7 @@ def test_a_map_with_nan_is_no_map_that_looks_well():
 
 def test_shares_and_prototypes_that_are_none_are_named():
     a, s = jnp.ones((4, 4)), jnp.ones(3)
-    with pytest.raises(ValueError, match="`share` is 5: pass a part of the pixels"):
+    with pytest.raises(ValueError, match="`share` is 5: choose from 0 to 1"):
         metrics.high_inside(a, a, share=5)
     with pytest.raises(ValueError, match="`prototype` is 3 but there are 3 prototypes"):
         metrics.rank_change(s, s, 3, jnp.arange(3))

@@ -140,6 +140,8 @@ def test_prototypes_that_cannot_be_dealt_out_are_refused():
         prototypes.owners(7, 3)
     with pytest.raises(ValueError, match="`owners` must be class indices from 0 to 1"):
         prototypes.connections((0, 2), 2)
+    given = prototypes.connections(np.array([0, 1]), 2)
+    np.testing.assert_array_equal(given, prototypes.connections((0, 1), 2))
     with pytest.raises(ValueError, match="one or more"):
         prototypes.connections((), 2)
 

@@ -6,6 +6,7 @@ Every attack is `ascend` with an objective, an Optax step and a projection made 
 
 from protojax.mechanisms.ascent.balls import free, within
 from protojax.mechanisms.ascent.checks import (
+    check_between,
     check_count,
     check_finite,
     check_index,
@@ -28,6 +29,7 @@ __all__ = [
     "Stalled",
     "ascend",
     "better",
+    "check_between",
     "check_count",
     "check_finite",
     "check_index",

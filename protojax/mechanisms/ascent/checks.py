@@ -1,6 +1,7 @@
 """Checks of values, which ask first whether they are known."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import ArrayLike, PyTree
@@ -61,6 +62,8 @@ def check_number(name: str, value: ArrayLike) -> None:
 def check_index(name: str, value: ArrayLike, count: int, of: str) -> None:
     """Refuse an index that is out of range, where indexing would clamp or wrap it.
 
+    A boolean is none either: indexing would take it for a mask.
+
     Args:
       name: how the argument is called.
       value: `[]` the index; passes if it is traced.
@@ -72,11 +75,34 @@ def check_index(name: str, value: ArrayLike, count: int, of: str) -> None:
 
     >>> check_index("y", 9, 10, "classes")
     """
+    if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+        raise ValueError(f"`{name}` is {value}: pass a whole number")
     if known(value) and not 0 <= np.asarray(value) < count:
         raise ValueError(
             f"`{name}` is {value} but there are {count} {of}: choose 0 <= {name} < "
             f"{count}"
         )
+
+
+def check_between(name: str, value: ArrayLike, low: float, high: float) -> None:
+    """Refuse a number that is not between two others, where it is known.
+
+    Args:
+      name: how the argument is called.
+      value: `[]` the number.
+      low: the least that will do.
+      high: the largest.
+
+    Raises:
+      ValueError: naming argument, value and range.
+
+    >>> check_between("share", 0.5, 0, 1)
+    """
+    if not known(value):
+        return
+    given = np.asarray(value)
+    if not np.all((low <= given) & (given <= high)):
+        raise ValueError(f"`{name}` is {value}: choose from {low} to {high}")
 
 
 def check_positive(name: str, value: ArrayLike, *, or_zero: bool = False) -> None:

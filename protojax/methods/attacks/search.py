@@ -36,8 +36,8 @@ def pgd(
       norm: which ball.
       mask: `[H, W]`, or broadcastable to `x`: 1 where pixels may change, 0 elsewhere.
       transform: a random change of each iterate before the objective sees it.
-      key: consumed; for `transform`, and with it the climb starts at a random point of
-        the ball.
+      key: consumed; for `transform` where there is no `noise`, and with it the climb
+        starts at a random point of the ball.
       noise: consumed; with it the objective is random, `objective(z, key=...)`, and
         gets another key at every step. Steps then follow the sum of all gradients so
         far, in which noise averages out. It needs a `select` that is not random.
@@ -66,7 +66,7 @@ def pgd(
     """
     images.check(x)
     ascent.check_positive("step_size", step_size)
-    if transform is not None and key is None:
+    if transform is not None and key is None and noise is None:
         raise ValueError("`transform` is random: pass `key`")
     if noise is not None and select is None:
         raise ValueError(

@@ -1,8 +1,10 @@
 """One gradient, or one modified backward pass."""
 
 import jax
+import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Score
+from protojax.mechanisms import ascent
 from protojax.methods import activations
 from protojax.methods.attributions import inputs
 
@@ -24,7 +26,7 @@ def gradient(score: Score, x: Array) -> Array:
     References:
       Simonyan et al., Deep inside convolutional networks, 2013.
 
-    >>> import jax.numpy as jnp
+    >>> import numpy as np
     >>> gradient(lambda x: jnp.sum(x**2), jnp.ones((1, 1, 2))).tolist()
     [[[2.0, 2.0]]]
     """
@@ -50,7 +52,7 @@ def input_x_gradient(score: Score, x: Array, *, baseline: Array | None = None) -
       Shrikumar et al., Not just a black box: learning important features through
       propagating activation differences, 2016, who compare it.
 
-    >>> import jax.numpy as jnp
+    >>> import numpy as np
     >>> input_x_gradient(lambda x: jnp.sum(x**2), 3 * jnp.ones((1, 1, 1))).tolist()
     [[[18.0]]]
     """
@@ -150,7 +152,7 @@ def lrp(
       Bach et al., On pixel-wise explanations for non-linear classifier decisions by
       layer-wise relevance propagation, 2015.
 
-    >>> import jax.numpy as jnp
+    >>> import numpy as np
     >>> lrp(lambda x: 2 * x.sum(), jnp.ones((1, 1, 2))).tolist()
     [[[2.0, 2.0]]]
     """
@@ -174,18 +176,28 @@ def deep_taylor(
       `[H, W, C]`.
 
     Raises:
-      ValueError: as `gradient`, or if the score holds something that has no rule, say a
-        loop.
+      ValueError: as `gradient`, for an image that is known to leave these bounds, or if
+        the score holds something that has no rule, say a loop.
 
     References:
       Montavon et al., Explaining nonlinear classification decisions with deep Taylor
       decomposition, 2017.
 
-    >>> import jax.numpy as jnp
+    >>> import numpy as np
     >>> deep_taylor(lambda x: 2 * x.sum(), jnp.ones((1, 1, 2))).tolist()
     [[[2.0, 2.0]]]
     """
     score = inputs.checked(score, x)
+    if ascent.known((x, low, high)):
+        _check_bounds(*map(np.asarray, (x, low, high)))
     return activations.relevances(
         score, x, rule=activations.z_plus, first=activations.box(low, high)
     )
+
+
+def _check_bounds(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    if np.any((x < low) | (x > high)):
+        raise ValueError(
+            f"`x` has pixels from {x.min():g} to {x.max():g}, outside of `low` and "
+            "`high`: pass the least and the largest value that a pixel may have"
+        )

@@ -202,9 +202,14 @@ def same_weight(alpha: ArrayLike, *, pixels: int) -> Array:
     Returns:
       `[]` for the summed squared error: both losses have the same minimum.
 
+    Raises:
+      ValueError: for an alpha that is known to be outside of [0, 1], or no pixels.
+
     >>> round(float(same_weight(0.001, pixels=784)), 2)
     0.44
     """
+    check_alpha(alpha)
+    ascent.check_count("pixels", pixels)
     odds = pixels * jnp.asarray(alpha)
     return odds / (odds + 1 - alpha)
 

@@ -343,6 +343,9 @@ def transparency(strength: Array, *, share: float = 0.8) -> Array:
     Returns:
       `[H, W]`, in [0, 1].
 
+    Raises:
+      ValueError: for a share that is not from 0 to 1.
+
     References:
       Fel et al., MAgnitude Constrained Optimization, 2023; cut off as in the library
       Horama.
@@ -351,6 +354,7 @@ def transparency(strength: Array, *, share: float = 0.8) -> Array:
     >>> transparency(jnp.array([[[1.0], [2.0], [9.0]]]), share=0.5).tolist()
     [[0.5, 1.0, 1.0]]
     """
+    ascent.check_between("share", share, 0, 1)
     mean = jnp.mean(strength, axis=-1)
     top = jnp.quantile(mean, share)
     tiny = jnp.finfo(mean.dtype).tiny

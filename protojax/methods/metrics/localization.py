@@ -7,7 +7,6 @@ truth. Of a map with NaN all measures are NaN.
 
 import chex
 import jax.numpy as jnp
-import numpy as np
 
 from protojax.contracts import Array, ArrayLike
 from protojax.mechanisms import ascent
@@ -31,8 +30,7 @@ def high_mask(a: Array, *, share: ArrayLike) -> Array:
     [[False, True], [True, False]]
     """
     chex.assert_rank(a, 2)
-    if ascent.known(share) and not 0 <= np.asarray(share) <= 1:
-        raise ValueError(f"`share` is {share}: pass a part of the pixels, from 0 to 1")
+    ascent.check_between("share", share, 0, 1)
     return a >= jnp.quantile(a, 1 - jnp.asarray(share))
 
 

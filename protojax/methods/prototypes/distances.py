@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from protojax.contracts import Array, ArrayLike
 
@@ -210,13 +211,13 @@ def connections(
     >>> connections((0, 1, 1), 2).tolist()
     [[1.0, -0.5], [-0.5, 1.0], [-0.5, 1.0]]
     """
-    if not owners or not 0 <= min(owners) <= max(owners) < classes:
+    of = np.asarray(owners)
+    if not of.size or of.min() < 0 or of.max() >= classes:
         raise ValueError(
             f"`owners` must be class indices from 0 to {classes - 1}, one or more; got "
-            f"{tuple(owners[:8])}"
+            f"{of[:8].tolist()}"
         )
-    own = jnp.asarray(owners)[:, None] == jnp.arange(classes)[None]
-    return jnp.where(own, 1.0, wrong)
+    return jnp.where(of[:, None] == np.arange(classes)[None], 1.0, wrong)
 
 
 @jax.custom_jvp

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike
+from protojax.mechanisms import ascent
 
 
 def enlarge(a: Array, size: Sequence[int]) -> Array:
@@ -56,7 +57,11 @@ def high_crop(a: Array, *, percentile: ArrayLike = 95.0) -> Array:
       percentile: `[]` pixels at or above this one are the highest.
 
     Returns:
-      int `[4]`: first row, last row (exclusive), first column, last column (exclusive).
+      int `[4]`: first row, last row (exclusive), first column, last column (exclusive);
+      the whole map if it has NaN.
+
+    Raises:
+      ValueError: for a percentile that is known not to be from 0 to 100.
 
     References:
       The code of Chen et al. 2019, where it is what is shown of an image.
@@ -65,6 +70,7 @@ def high_crop(a: Array, *, percentile: ArrayLike = 95.0) -> Array:
     [1, 2, 1, 2]
     """
     chex.assert_rank(a, 2)
+    ascent.check_between("percentile", percentile, 0, 100)
     high = a >= jnp.percentile(a, percentile)
     ends = []
     for axis in (1, 0):

@@ -192,7 +192,9 @@ def push(found: Nearest, owners: Sequence[int]) -> Array:
     if ascent.known(found.distance):
         lost = np.flatnonzero(~np.isfinite(found.distance[:, 0])).tolist()
         if lost:
-            names = ", ".join(str(c) for c in sorted({owners[j] for j in lost})[:8])
+            names = ", ".join(
+                str(c) for c in sorted({int(owners[j]) for j in lost})[:8]
+            )
             raise ValueError(
                 f"{len(lost)} prototypes have no image to be pushed to, those of the "
                 f"classes {names}: push on images of every class, and look for NaN in "

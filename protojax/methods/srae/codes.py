@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike, Key
+from protojax.mechanisms import ascent
 
 
 class Dictionary(NamedTuple):
@@ -41,6 +42,9 @@ def dictionary(z: Array, *, size: int, key: Key) -> Dictionary:
     Returns:
       The parameters.
 
+    Raises:
+      ValueError: for fewer than one atom.
+
     References:
       Gao et al., Scaling and evaluating sparse autoencoders, 2024.
 
@@ -49,6 +53,7 @@ def dictionary(z: Array, *, size: int, key: Key) -> Dictionary:
     (5, 3)
     """
     chex.assert_rank(z, 2)
+    ascent.check_count("size", size)
     atoms = _unit(jax.random.normal(key, (size, z.shape[1]), z.dtype))
     return Dictionary(atoms.T, jnp.zeros(size, z.dtype), atoms, jnp.mean(z, axis=0))
 
@@ -232,7 +237,7 @@ def hoyer(codes: Array) -> Array:
       codes: `[..., D]`.
 
     Returns:
-      `[...]` 1 if there is one entry, 0 if all are alike; NaN for zeros.
+      `[...]` 1 if there is one entry, 0 if all are alike; NaN for zeros, or D of one.
 
     References:
       Hoyer, Non-negative matrix factorization with sparseness constraints, 2004.
