@@ -26,7 +26,7 @@ def gradient(score: Score, x: Array) -> Array:
     References:
       Simonyan et al., Deep inside convolutional networks, 2013.
 
-    >>> import numpy as np
+    >>> import jax.numpy as jnp
     >>> gradient(lambda x: jnp.sum(x**2), jnp.ones((1, 1, 2))).tolist()
     [[[2.0, 2.0]]]
     """
@@ -52,7 +52,7 @@ def input_x_gradient(score: Score, x: Array, *, baseline: Array | None = None) -
       Shrikumar et al., Not just a black box: learning important features through
       propagating activation differences, 2016, who compare it.
 
-    >>> import numpy as np
+    >>> import jax.numpy as jnp
     >>> input_x_gradient(lambda x: jnp.sum(x**2), 3 * jnp.ones((1, 1, 1))).tolist()
     [[[18.0]]]
     """
@@ -152,7 +152,7 @@ def lrp(
       Bach et al., On pixel-wise explanations for non-linear classifier decisions by
       layer-wise relevance propagation, 2015.
 
-    >>> import numpy as np
+    >>> import jax.numpy as jnp
     >>> lrp(lambda x: 2 * x.sum(), jnp.ones((1, 1, 2))).tolist()
     [[[2.0, 2.0]]]
     """
@@ -183,7 +183,7 @@ def deep_taylor(
       Montavon et al., Explaining nonlinear classification decisions with deep Taylor
       decomposition, 2017.
 
-    >>> import numpy as np
+    >>> import jax.numpy as jnp
     >>> deep_taylor(lambda x: 2 * x.sum(), jnp.ones((1, 1, 2))).tolist()
     [[[2.0, 2.0]]]
     """
