@@ -85,7 +85,8 @@ def breakdown(
             )
     reach = max(float(np.max(np.abs(parts))) for parts in values) or 1.0
     width = _IMAGE * len(titles) + _CHART
-    with figures.sheet((width, 1.75 * len(pictures) + 0.3)) as figure:
+    height = (_IMAGE + (0.4 if notes else 0.1)) * len(pictures) + 0.3
+    with figures.sheet((width, height)) as figure:
         ratios = [_IMAGE, _CHART, *(_IMAGE for _ in titles[1:])]
         axes = figure.subplots(
             len(pictures), len(ratios), squeeze=False, width_ratios=ratios
