@@ -193,6 +193,8 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert (
         f'<a href="../reference/attributions/#{explained["attributions"]}">' in papers
     )
+    folded = (tmp_path / "docs/fragility/index.html").read_text()
+    assert "<details>" in folded and "|---" not in folded  # all tables are tables
     evidence = (tmp_path / "docs/evidence/index.html").read_text()
     for record in (ROOT / "experiments/records").glob("*/config.json"):
         assert f"records/{record.parent.name}/summary.json" in evidence

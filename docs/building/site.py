@@ -64,10 +64,14 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, **_):
-    """Lead from a folder of records to its summary, from a notebook to its page."""
+    """Lead from a folder of records to its summary, from a notebook to its page.
+
+    What is folded away is Markdown, too, as it is on GitHub.
+    """
     markdown = NOTEBOOK.sub(r"(\1.md)", markdown)
     markdown = RECORDS.sub(r"(\1/summary.json)", markdown)
     markdown = markdown.replace("<!-- records -->", records())
+    markdown = markdown.replace("<details>", '<details markdown="1">')
     return markdown.replace("(../experiments/records)", "(evidence.md#records)")
 
 
