@@ -63,8 +63,11 @@ def adam(learning_rate: float = 0.05) -> optax.GradientTransformation:
     Returns:
       The optimizer.
 
-    >>> isinstance(adam(0.01), optax.GradientTransformation)
-    True
+    >>> import jax.numpy as jnp
+    >>> optimizer, x = adam(0.01), jnp.array(0.5)
+    >>> step, _ = optimizer.update(jnp.array(1e-9), optimizer.init(x), x)
+    >>> round(float(step), 4)  # as long as for any other gradient
+    -0.01
     """
     return optax.adam(learning_rate, b1=0.9, b2=0.999, eps=1e-12)
 
