@@ -13,6 +13,7 @@ dimension of the input. Five questions:
 
     python -m experiments.hessian                   the drawn birds
     python -m experiments.hessian cifar10           ResNet-20, angles on 1000 images
+    python -m experiments.hessian --model my.module:network --data folder:my/images
 
 What is done to one image is in experiments/hessian_studies.py, the small networks are
 in experiments/hessian_analytic.py, and what came of it is in docs/hessian.md.

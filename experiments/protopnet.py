@@ -9,6 +9,7 @@ like what.
     python -m experiments.protopnet local           birds that any part tells apart
     python -m experiments.protopnet pets            cats and dogs, on MobileNetV2
     python -m experiments.protopnet cub-resnet34    as published, for a GPU
+    python -m experiments.protopnet pets --train folder:mine --test folder:mine
     python -m experiments.protopnet --also runs/one runs/two     an ensemble
 
 Whether the claim holds is measured too: what parts prototypes are found on, whether
@@ -45,7 +46,8 @@ class Config:
     train: str = "parts:2000"
     """Training images: parts, folder:PATH, npz:PATH, tfds:NAME or tfds:NAME#BOX."""
     train_split: str = "train"
-    """Which part of them."""
+    """Which part of them; all[::2] and all[1::2] are the halves of a folder that has no
+    splits."""
     test: str = "parts:400"
     """Test images."""
     test_split: str = "test"

@@ -10,6 +10,7 @@ Claim: an attack must be shown to be strong before what withstands it is called 
 
     python -m experiments.strength                  the drawn birds
     python -m experiments.strength cifar10          ResNet-20, the top 100 pixels
+    python -m experiments.strength --model my.module:network --data folder:my/images
 
 What is done to one image in each of them is in experiments/strength_studies.py, what is
 attacked and judged is as in experiments/fragility.py, and what came of it is in

@@ -257,6 +257,9 @@ def read(path: str | pathlib.Path) -> dict[str, str]:
 
 def main(arguments: Sequence[str]) -> None:
     """Compare two sheets."""
+    if {"-h", "--help"} & {*map(str, arguments)}:
+        print(__doc__)
+        return
     if len(arguments) != 2:
         raise SystemExit(__doc__)
     with cli.one_line("xnn_study"):
