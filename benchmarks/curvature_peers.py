@@ -270,6 +270,7 @@ def _resumed(file: pathlib.Path, setting: str, sizes: Sizes) -> dict:
     record = {
         "setting": setting,
         "sizes": sizes._asdict(),
+        "command": timing.command(),
         "environment": timing.environment(),
         "spectra": {},
     }

@@ -101,7 +101,7 @@ def ratios() -> str:
 
 
 def _results(name: str) -> Sequence[timing.Row]:
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    return json.loads((RESULTS / f"{name}.json").read_text())["rows"]
 
 
 def _library(row: timing.Row) -> str:

@@ -11,7 +11,9 @@ import multiprocessing
 import os
 import pathlib
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -230,6 +232,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def command() -> str:
+    """Return what was typed to run this benchmark, but for variables."""
+    script = pathlib.Path(sys.argv[0]).stem
+    module = "benchmarks" if script == "__main__" else f"benchmarks.{script}"
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
 def environment() -> str:
     """Return the machine and the versions, in one line."""
     packages = ("jax", "jaxlib", "flax", "matfree", "torch", "captum")
@@ -278,7 +287,8 @@ def _text(value: Any) -> str:
 def main(rows: Callable[[bool], Iterable[Row]], description: str | None) -> None:
     """Run a benchmark from the command line.
 
-    Each row is printed, and written with those before it, as soon as it is measured.
+    Each row is printed, and written with those before it, as soon as it is measured;
+    beside them the file has the command, the machine and the versions.
 
     Args:
       rows: `quick -> rows`.
@@ -299,10 +309,11 @@ def main(rows: Callable[[bool], Iterable[Row]], description: str | None) -> None
 
 
 def _written(rows: Iterable[Row], file: pathlib.Path) -> Iterator[Row]:
-    found = []
+    found: list[Row] = []
+    record = {"command": command(), "environment": environment(), "rows": found}
     for each in rows:
         found.append(each)
-        write(file, json.dumps(found, indent=1))
+        write(file, json.dumps(record, indent=1))
         yield each
 
 

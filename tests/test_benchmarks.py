@@ -50,19 +50,31 @@ def test_a_row_has_what_is_promised_and_null_for_what_does_not_apply():
     assert "sorting" in "".join(timing.table([row, alone]))
 
 
+def read(file):
+    return json.loads(file.read_text())
+
+
 def test_rows_are_on_disk_before_the_next_is_measured(tmp_path, monkeypatch, capsys):
     file = tmp_path / "new" / "rows.json"
 
     def rows(_):
         yield timing.row("sorting", 2.0)
-        assert [row["work"] for row in json.loads(file.read_text())] == ["sorting"]
+        assert [row["work"] for row in read(file)["rows"]] == ["sorting"]
         assert "sorting" in capsys.readouterr().out
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys, "argv", ["benchmark", "--json", str(file)])
+    monkeypatch.setattr(sys, "argv", ["benchmarks/sort.py", "--json", str(file)])
     with pytest.raises(KeyboardInterrupt):
         timing.main(rows, None)
-    assert len(json.loads(file.read_text())) == 1
+    assert len(read(file)["rows"]) == 1
+    assert read(file)["command"] == f"python -m benchmarks.sort --json {file}"
+    assert read(file)["environment"] == timing.environment()
+
+
+def test_results_of_record_say_how_and_where_they_were_made():
+    for file in (ROOT / "benchmarks/results").glob("*.json"):
+        command, found = f"python -m benchmarks.{file.stem} ", read(file)
+        assert found["command"].startswith(command) and "jax" in found["environment"]
 
 
 def test_contenders_take_turns_after_a_warm_up():
@@ -113,7 +125,7 @@ def test_a_quick_run_writes_its_table(name, tmp_path):
     start = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     seconds = time.perf_counter() - start
-    rows = json.loads(file.read_text())
+    rows = read(file)["rows"]
     assert rows
     for row in rows:
         assert row.keys() >= PROMISED
