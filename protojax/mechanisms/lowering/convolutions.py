@@ -58,22 +58,15 @@ def _convolve(x: Array, w: Array, window: Window) -> Array:
         return _depthwise(x, w, window)
     if window.batch_groups == x.shape[0] > 1 and positions <= UNROLL:
         return _depthwise_kernel_gradient(x, w, window)
-    if 1 < window.groups <= UNROLL:
-        parts = zip(
-            jnp.split(x, window.groups, axis=-1),
-            jnp.split(w, window.groups, axis=-1),
-            strict=True,
-        )
-        one = window._replace(groups=1)
-        return jnp.concatenate([_convolve(*part, one) for part in parts], axis=-1)
-    if 1 < window.batch_groups <= UNROLL:
-        parts = zip(
-            jnp.split(x, window.batch_groups, axis=0),
-            jnp.split(w, window.batch_groups, axis=-1),
-            strict=True,
-        )
-        one = window._replace(batch_groups=1)
-        return jnp.concatenate([_convolve(*part, one) for part in parts], axis=-1)
+    for groups, axis in ((window.groups, -1), (window.batch_groups, 0)):
+        if 1 < groups <= UNROLL:
+            one = window._replace(
+                groups=1, batch_groups=1
+            )  # they are not both above it
+            parts = zip(
+                jnp.split(x, groups, axis), jnp.split(w, groups, axis=-1), strict=True
+            )
+            return jnp.concatenate([_convolve(*part, one) for part in parts], axis=-1)
     if window.groups == window.batch_groups == 1:
         if taps == 1 and _unpadded(window):
             return _pointwise(x, w, window)
