@@ -217,6 +217,17 @@ def test_the_l2_budget_holds_in_floating_point(radius):
     assert lengths.min() >= radius * (1 - 1e-6) - 64**0.5 * 2**-24
 
 
+def test_the_l2_projection_knows_the_longest_steps_and_has_a_slope_at_its_center():
+    x = image()
+    ends = jnp.stack([x + 1e3, x + 1e20, x + 1e30])  # squares are beyond all floats
+    project = lambda z: ascent.within(x, 0.1, norm="l2")(z)
+    near, *far = jax.jit(jax.vmap(project))(ends)
+    for there in far:
+        np.testing.assert_allclose(there, near, atol=1e-6)
+    slope = jax.jit(jax.grad(lambda z: jnp.sum(project(z))))(x)
+    np.testing.assert_array_equal(slope, 1)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_ball_holds_for_a_traced_image_out_of_bounds(norm):
     x = jnp.array([-3.0, 0.5, 0.9, 200.0])

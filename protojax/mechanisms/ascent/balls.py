@@ -124,16 +124,21 @@ def _l2_box(
     def project(z: Array) -> Array:
         offset = jnp.where(low < high, z - x0, 0)
         room = jnp.where(offset > 0, high - x0, x0 - low)
+        # At the scale of one, as squares of a long step may leave the range of numbers.
+        peak = jax.lax.stop_gradient(jnp.max(jnp.abs(offset), initial=0))
+        peak = jnp.where(peak > 0, peak, 1)
+        offset = offset / peak
         squares, limits = offset**2, room**2
 
         def newton(_: int, scale: Array) -> Array:
             inside = scale * squares < limits
             reached = jnp.sum(jnp.where(inside, scale * squares, limits))
             slope = jnp.sum(jnp.where(inside, squares, 0))
-            rise = (square - reached) / jnp.maximum(slope, kind.tiny)
-            return jnp.clip(scale + rise, scale, 1)
+            rise = (square - reached) / jnp.maximum(slope, kind.tiny**0.5)
+            return jnp.clip(scale + rise, scale, peak**2)
 
-        first = jnp.minimum(1, square / jnp.maximum(jnp.sum(squares), kind.tiny))
+        first = square / jnp.maximum(jnp.sum(squares), kind.eps)
+        first = jnp.minimum(first, peak**2)
         scale = jax.lax.fori_loop(0, 8, newton, first)
         return jnp.clip(_moved(x0, jnp.sqrt(scale) * offset), low, high)
 
