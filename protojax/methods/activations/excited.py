@@ -17,10 +17,10 @@ def excitation(fn: Fn, x: Array, *, start: Array | None = None) -> Array:
     """Hand a message down by excitation backpropagation.
 
     To read the map at a layer, pass the network from there: `lambda h:
-    intervene(fn, layer)(x, h)` at the layer's value; the maps of the authors are read
-    at an early or middle one and summed over channels. At the image itself the rule
-    needs pixels not below zero; where a layer's input is negative, what counts is the
-    sign of what it adds.
+    intervene(fn, layer)(x, h)` at the layer's value; maps are mostly read at an early
+    or middle one and summed over channels. At the image itself the rule needs pixels
+    not below zero; where a layer's input is negative, what counts is the sign of what
+    it adds.
 
     Args:
       fn: any traceable function of `x`. The unit that is explained stands at its end;

@@ -161,5 +161,5 @@ def _check_gate(offset: ArrayLike, gate: ArrayLike) -> None:
     if ascent.known((offset, gate)) and not np.all(np.asarray(gate) > offset):
         raise ValueError(
             f"`gate` is {gate} and `offset` {offset}: a gate that closes all logits is"
-            " larger, 2.5 times in the paper's code"
+            " larger, 2.5 times in the authors' code"
         )

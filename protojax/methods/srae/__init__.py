@@ -14,7 +14,8 @@ about populations, `[N, ...]`; only `attached` gives functions of one image agai
 - `concepts`: whether the x-features are apart, local, few, and found again.
 - `codes`: a TopK autoencoder for comparison, and what codes in general are worth.
 
-The networks themselves are `models.XNN` and `models.ConvolutionalXNN`.
+The networks themselves are `models.XNN` and `models.ConvolutionalXNN`. What is called
+the authors' code is a derivative of it from their group: theirs is no longer published.
 """
 
 from protojax.methods.srae.attached import attached, pooled, reconstructed, replaced
