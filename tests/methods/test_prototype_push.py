@@ -114,8 +114,11 @@ def test_a_class_without_an_image_is_refused():
     kept = labels != 1
     total = gone_through(latent[kept], labels[kept], found, sizes=[kept.sum()])
     assert total.image[2:4].tolist() == [[-1], [-1]]
-    with pytest.raises(ValueError, match="2 prototypes have no image .* classes 1:"):
-        prototypes.push(total, OWNERS)
+    for owners in (OWNERS, jnp.array(OWNERS)):
+        with pytest.raises(ValueError, match="2 prototypes have no image .* classes 1"):
+            prototypes.push(total, owners)
+    traced = jax.jit(lambda total: prototypes.push(total, OWNERS))(total)
+    assert np.isnan(traced).all(1).tolist() == [False, False, True, True, False, False]
     latent[labels == 2] = np.nan
     total = gone_through(latent[kept], labels[kept], found, sizes=[kept.sum()])
     with pytest.raises(ValueError, match="4 prototypes .* classes 1, 2: .* NaN"):

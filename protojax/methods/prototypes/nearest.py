@@ -172,11 +172,11 @@ def push(found: Nearest, owners: Sequence[int]) -> Array:
       owners: `[P]` the class of each prototype.
 
     Returns:
-      `[P, D]` the new prototypes.
+      `[P, D]` the new prototypes; where it is traced, NaN for those that have no image.
 
     Raises:
-      ValueError: if a class has no image. (The authors' code makes its prototypes
-        zero.)
+      ValueError: if a class is known to have no image. (The authors' code makes its
+        prototypes zero.)
 
     References:
       Chen et al., This Looks Like That, 2019, section 2.2: projection of prototypes.
@@ -200,7 +200,8 @@ def push(found: Nearest, owners: Sequence[int]) -> Array:
                 f"classes {names}: push on images of every class, and look for NaN in "
                 "their features"
             )
-    return found.patch[:, 0]
+    there = jnp.isfinite(found.distance[:, 0])
+    return jnp.where(there[:, None], found.patch[:, 0], jnp.nan)
 
 
 def prune(found: Nearest, owners: Sequence[int], *, needed: int = 3) -> Array:
