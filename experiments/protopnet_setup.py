@@ -13,6 +13,7 @@ from experiments import (
     networks,
     protopnet_data,
     protopnet_training,
+    truths,
 )
 from experiments.protopnet_network import Network, Weights
 from experiments.protopnet_stages import Prepare
@@ -44,6 +45,7 @@ class Setup(NamedTuple):
       learner: the network that is trained: the same, or one of the backbone's features.
       lessons: what that is trained on: the same images, or features.
       classes: what the labels are called.
+      truth: what is known of the test images besides.
     """
 
     network: Network
@@ -51,6 +53,7 @@ class Setup(NamedTuple):
     learner: Network
     lessons: protopnet_data.Examples
     classes: tuple[str, ...]
+    truth: truths.Truth
 
     def for_lessons(self, trained: Trained) -> tuple[Network, Weights]:
         """A trained network and its weights as they are applied to `lessons`."""
@@ -114,6 +117,11 @@ def set_up(config: "Config") -> Setup:
             "could be: set it to frozen"
         )
     examples, classes = protopnet_data.from_source(config, backbone.image_size)
+    truth = truths.known(
+        *(config.test, config.test_split, examples.test["id"]),
+        image_size=backbone.image_size,
+        resize=config.resize,
+    )
     owners = prototypes.owners(config.per_class * len(classes), len(classes))
     kind = SIMILARITIES[config.similarity]
     head = protopnet.PrototypeHead(len(classes), owners, config.depth, **kind)
@@ -122,7 +130,7 @@ def set_up(config: "Config") -> Setup:
     if stands_still(config):
         lessons = protopnet_data.features(config, backbone, examples)
         learner = Network(backbones.at_hand(backbone), head)
-    return Setup(network, examples, learner, lessons, classes)
+    return Setup(network, examples, learner, lessons, classes, truth)
 
 
 def fitted(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import protopnet_analysis, protopnet_setup, studies, truths
+from experiments import protopnet_analysis, protopnet_setup, studies
 from experiments.protopnet_network import Network, Weights
 from experiments.protopnet_training import NEIGHBORS, Trained
 from protojax import attacks, metrics, prototypes
@@ -145,7 +145,6 @@ def described(
     setup: protopnet_setup.Setup,
     trained: Trained,
     near: protopnet_analysis.Near,
-    truth: truths.Truth,
 ) -> dict[str, np.ndarray]:
     """The prototypes as examples of `of_prototypes`."""
     vectors = trained.weights[0]["head"]["prototypes"]
@@ -159,9 +158,9 @@ def described(
         "duplicate": metrics.duplicates(vectors),
         "labels": near.train.label,
     }
-    if "points" in truth:
+    if "points" in setup.truth:
         images, key = setup.examples.test["image"], jax.random.key(config.seed)
-        hits, noisy = protopnet_analysis.found_on(trained, images, truth, key)
+        hits, noisy = protopnet_analysis.found_on(trained, images, setup.truth, key)
         found |= {"hits": np.swapaxes(hits, 0, 1), "noisy": np.swapaxes(noisy, 0, 1)}
         on = protopnet_analysis.found_on_training(config, setup.network, near.train)
         found |= {"train_hits": on[0], "train_visible": on[1]}
@@ -177,11 +176,7 @@ def of(
     """The sweeps over test images and prototypes, by folder."""
     network, weights = trained.network, trained.weights
     test = dict(setup.examples.test)
-    truth = truths.known(
-        *(config.test, config.test_split, test["id"]),
-        image_size=network.backbone.image_size,
-        resize=config.resize,
-    )
+    truth = setup.truth
     images = test | {name: truth[name] for name in ("object", "head") if name in truth}
     guesses = protopnet_analysis.plain(config, setup)
     if guesses is not None:
@@ -201,7 +196,7 @@ def of(
         "prototypes": studies.Study(
             of_prototypes,
             [{}],
-            described(config, setup, trained, near, truth),
+            described(config, setup, trained, near),
             parts,
             chunk=50,
         ),

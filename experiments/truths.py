@@ -17,6 +17,9 @@ from protojax.scale import sources
 
 Truth = dict[str, np.ndarray]
 
+HEAD = ("head_ymin", "head_ymax", "head_xmin", "head_xmax")
+"""The columns of a head box, rows before columns; the last ones belong to the head."""
+
 
 def known(
     source: str,
@@ -36,8 +39,13 @@ def known(
       resize: short side before the center is cut out.
 
     Returns:
-      Of `object` bool `[N, S, S]`, `head` bool `[N, S, S]` (nothing where it is not
-      known), `points` `[N, K, 2]` and `visible` bool `[N, K]` those that are known.
+      Of `object` and `head` bool `[N, S, S]` (nothing where a cell is empty), `points`
+      `[N, K, 2]` and `visible` bool `[N, K]` those that are known.
+
+    Raises:
+      ValueError: for a box that lacks columns or is no numbers, and for a segmentation
+        in color.
+      FileNotFoundError: for a segmentation that is not there.
     """
     source = networks.expand(source)
     if source.partition(":")[0] == "parts":
@@ -59,10 +67,16 @@ def known(
     short = resize or image_size
     truth: Truth = {}
     if "trimap" in chosen[0]:
-        masks = [_segmentation(table.parent / row["trimap"]) for row in chosen]
+        masks = [_segmentation(table.parent, row["trimap"]) for row in chosen]
         truth["object"] = np.stack([fit(m, image_size, short) for m in masks])
     if "head_xmin" in chosen[0]:
-        masks = [_box(row) for row in chosen]
+        if lacking := [c for c in (*HEAD, "height", "width") if c not in chosen[0]]:
+            raise ValueError(
+                f"{table} has a column head_xmin and none called "
+                f"{', '.join(lacking)}: a box is {', '.join(HEAD)}, in pixels of an "
+                "image of that height and width; add the columns, or take it out"
+            )
+        masks = [_box(table, row) for row in chosen]
         truth["head"] = np.stack([fit(m, image_size, short) for m in masks])
     return truth
 
@@ -109,15 +123,30 @@ def _table(source: str) -> pathlib.Path | None:
     return table if table.is_file() else None
 
 
-def _segmentation(path: pathlib.Path) -> np.ndarray:
-    with sources.pillow("reading segmentations").open(path) as image:
-        return np.asarray(image) == 1
+def _segmentation(folder: pathlib.Path, name: str) -> np.ndarray:
+    if not name:
+        return np.zeros((1, 1), bool)
+    with sources.pillow("reading segmentations").open(folder / name) as image:
+        found = np.asarray(image)
+    if found.ndim != 2:
+        raise ValueError(
+            f"{folder / name} is in color: a trimap is a gray image, or one of a "
+            "palette, and is 1 where the object is; save it as one"
+        )
+    return found == 1
 
 
-def _box(row: dict[str, str]) -> np.ndarray:
-    mask = np.zeros((int(row["height"]), int(row["width"])), bool)
-    if row["head_xmin"]:
-        ends = ("head_ymin", "head_ymax", "head_xmin", "head_xmax")
-        top, bottom, left, right = (int(float(row[end])) for end in ends)
-        mask[top : bottom + 1, left : right + 1] = True
+def _box(table: pathlib.Path, row: dict[str, str]) -> np.ndarray:
+    if not row["head_xmin"]:
+        return np.zeros((1, 1), bool)
+    try:
+        numbers = [int(float(row[name])) for name in (*HEAD, "height", "width")]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{table}: the head box of {row['file']} is no box ({error}); give "
+            f"{', '.join(HEAD)}, height and width, or leave them empty"
+        ) from error
+    top, bottom, left, right, height, width = numbers
+    mask = np.zeros((height, width), bool)
+    mask[max(0, top) : bottom + 1, max(0, left) : right + 1] = True
     return mask

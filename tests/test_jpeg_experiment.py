@@ -55,7 +55,7 @@ def setup():
         epoch=1,
     )
     names = ("one", "two", "three", "four")
-    return protopnet_setup.Setup(network, examples, network, examples, names)
+    return protopnet_setup.Setup(network, examples, network, examples, names, {})
 
 
 @pytest.fixture(scope="module")

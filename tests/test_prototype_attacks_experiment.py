@@ -69,7 +69,7 @@ def setup():
         epoch=1,
     )
     names = ("red", "green", "blue")
-    return protopnet_setup.Setup(NETWORK, examples, NETWORK, examples, names)
+    return protopnet_setup.Setup(NETWORK, examples, NETWORK, examples, names, {})
 
 
 @pytest.fixture(scope="module")

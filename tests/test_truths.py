@@ -76,3 +76,48 @@ def test_birds_know_their_parts_and_folders_without_a_table_nothing(tmp_path):
     (tmp_path / "wren").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "wren" / "0.png")
     assert truths.known(f"folder:{tmp_path}", "all", [0], image_size=8) == {}
+
+
+def _without(rows, name):
+    return [{k: v for k, v in row.items() if k != name} for row in rows]
+
+
+def _changed(rows, name, value):
+    return [{**rows[0], name: value}, *rows[1:]]
+
+
+@pytest.mark.parametrize(
+    "change, kind, told",
+    [
+        ((_without, "height"), ValueError, "none called height"),
+        ((_without, "head_ymax"), ValueError, "none called head_ymax"),
+        ((_changed, "head_xmax", "right"), ValueError, "0.png is no box .*'right'"),
+        ((_changed, "head_ymax", ""), ValueError, "0.png is no box"),
+        ((_changed, "trimap", "0.png"), ValueError, "0.png is in color"),
+        ((_changed, "trimap", "none.png"), FileNotFoundError, "none.png"),
+    ],
+)
+def test_a_table_that_cannot_be_right_is_refused(pets, change, kind, told):
+    _rewrite(pets, *change)
+    with pytest.raises(kind, match=told):
+        truths.known(pets, "all", [0, 1, 2], image_size=20)
+
+
+def test_of_an_empty_cell_nothing_is_known_and_boxes_end_at_the_image(pets):
+    before = truths.known(pets, "all", [0, 1], image_size=20)
+    _rewrite(pets, _changed, "trimap", "")
+    after = truths.known(pets, "all", [0, 1], image_size=20)
+    assert before["object"][0].any() and not after["object"][0].any()
+    np.testing.assert_array_equal(after["object"][1], before["object"][1])
+    _rewrite(pets, _changed, "head_ymin", "-4")
+    assert truths.known(pets, "all", [0], image_size=20)["head"][0, 0].any()
+
+
+def _rewrite(pets, change, *knobs):
+    table = f"{pets.removeprefix('folder:')}/labels.csv"
+    with open(table, newline="") as file:
+        rows = change([*csv.DictReader(file)], *knobs)
+    with open(table, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
