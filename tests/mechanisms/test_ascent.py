@@ -115,7 +115,11 @@ def test_traced_results_carry_the_flag_instead():
     def one(x):
         return ascent.raise_if_stalled(climb(lambda z: z**2, x)).stalled
 
-    flags = jax.jit(jax.vmap(one))(jnp.array([0.0, 1.0]))
+    starts = jnp.array([0.0, 1.0])
+    batch = jax.vmap(lambda x: climb(lambda z: z**2, x))(starts)
+    with pytest.raises(ascent.Stalled, match=r"climbs \[0\] of 2: "):
+        ascent.raise_if_stalled(batch)
+    flags = jax.jit(jax.vmap(one))(starts)
     assert flags.tolist() == [True, False]
 
 

@@ -126,14 +126,15 @@ def raise_if_stalled(ascent: Ascent) -> Ascent:
     """Raise where a climb is known to have failed; hand it on otherwise.
 
     Args:
-      ascent: the result of a climb. Traced results pass: there the fields say it.
+      ascent: the result of a climb, or of a batch of them. Traced results pass: there
+        the fields say it.
 
     Returns:
       The same result.
 
     Raises:
-      Stalled: if the gradient at the start was zero everywhere.
-      FloatingPointError: if the objective became NaN on the way.
+      Stalled: if the gradient at the start was zero everywhere, of any climb.
+      FloatingPointError: if the objective became NaN on the way, of any climb.
 
     >>> import jax.numpy as jnp, optax
     >>> out = ascend(lambda x: 0.0 * x, jnp.array(1.0), optimizer=optax.sgd(1.0),
@@ -144,21 +145,23 @@ def raise_if_stalled(ascent: Ascent) -> Ascent:
     """
     if not checks.known((ascent.stalled, ascent.trace)):
         return ascent
-    if bool(ascent.stalled):
+    stalled, broken = np.asarray(ascent.stalled), np.isnan(ascent.trace)
+    if stalled.any():
+        of_many = f"climbs {np.flatnonzero(stalled)} of {stalled.size}: "
+        which = of_many if stalled.ndim else ""
         raise Stalled(
-            "the objective's gradient at the start is zero (or not finite) everywhere, "
-            "so nothing was tried and this is not robustness. Usual causes: a piecewise"
-            " linear network attacked through its own gradient map (pass a smooth twin,"
-            " activations.replace(fn, activations.softplus(beta))); a distance to the"
-            " map's own center or to the map itself (pass a direction, a truncated"
-            " center or a random start); a mask that hides every pixel that matters;"
-            " a model whose explanation is constant, such as a linear one"
+            f"{which}the objective's gradient at the start is zero (or not finite) "
+            "everywhere, so nothing was tried and this is not robustness. Usual causes: "
+            "a piecewise linear network attacked through its own gradient map (pass a "
+            "smooth twin, activations.replace(fn, activations.softplus(beta))); a "
+            "distance to the map's own center or to the map itself (pass a direction, a "
+            "truncated center or a random start); a mask that hides every pixel that "
+            "matters; a model whose explanation is constant, such as a linear one"
         )
-    broken = np.isnan(ascent.trace)
     if broken.any():
-        first = int(broken.argmax())
+        first = int(np.argwhere(broken)[:, -1].min())
         raise FloatingPointError(
-            f"the objective is NaN before step {first + 1} of {ascent.trace.size}: "
+            f"the objective is NaN before step {first + 1} of {broken.shape[-1]}: "
             "look at the explanation there (a map that sums to zero, a logarithm of "
             "zero?) or take a smaller `step_size`"
         )

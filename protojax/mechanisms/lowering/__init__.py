@@ -8,6 +8,6 @@ act on the traced, already differentiated function, so that they need no derivat
 rules and serve any order and any network.
 """
 
-from protojax.mechanisms.lowering.forms import RULES, canonical
+from protojax.mechanisms.lowering.forms import canonical
 
-__all__ = ["RULES", "canonical"]
+__all__ = ["canonical"]
