@@ -151,12 +151,13 @@ def raise_if_stalled(ascent: Ascent) -> Ascent:
         which = of_many if stalled.ndim else ""
         raise Stalled(
             f"{which}the objective's gradient at the start is zero (or not finite) "
-            "everywhere, so nothing was tried and this is not robustness. Usual causes: "
-            "a piecewise linear network attacked through its own gradient map (pass a "
-            "smooth twin, activations.replace(fn, activations.softplus(beta))); a "
-            "distance to the map's own center or to the map itself (pass a direction, a "
-            "truncated center or a random start); a mask that hides every pixel that "
-            "matters; a model whose explanation is constant, such as a linear one"
+            "everywhere, so nothing was tried and this is not robustness. Usual "
+            "causes: a piecewise linear network attacked through its own gradient map "
+            "(pass a smooth twin, activations.replace(fn, "
+            "activations.softplus(beta))); a distance to the map's own center or to "
+            "the map itself (pass a direction, a truncated center or a random start); "
+            "a mask that hides every pixel that matters; a model whose explanation is "
+            "constant, such as a linear one"
         )
     if broken.any():
         first = int(np.argwhere(broken)[:, -1].min())
