@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Explain, Fn, Objective
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 from protojax.methods import metrics
 
 
@@ -341,7 +341,7 @@ def prototype_moved(
     """
     target, source = jnp.asarray(target, bool), jnp.asarray(source, bool)
     for name, region in (("target", target), ("source", source)):
-        if ascent.known(region) and not np.asarray(region).any():
+        if checks.known(region) and not np.asarray(region).any():
             raise ValueError(f"`{name}` has no cell: pass a region of one or more")
 
     def objective(x: Array) -> Array:
@@ -391,7 +391,7 @@ def prototype_absent(
 def _of_prototype(maps: Array, prototype: ArrayLike) -> Array:
     """One of `[h, w, P]` maps; NaN for a traced prototype that there is not."""
     chex.assert_rank([maps, prototype], [3, 0])
-    ascent.check_index("prototype", prototype, maps.shape[-1], "prototypes")
+    checks.index("prototype", prototype, maps.shape[-1], "prototypes")
     return maps.at[:, :, prototype].get(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
     )

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from protojax import contracts
-from protojax.mechanisms import images
+from protojax.mechanisms import checks
 
 Array = contracts.Array
 
@@ -37,7 +37,7 @@ def normalize(
     >>> normalize(jnp.ones((1, 2, 3)), 0.5, (0.5, 0.25, 0.125))[0, 0].tolist()
     [1.0, 2.0, 4.0]
     """
-    images.check_axes("x", x, "H", "W", "C")
+    checks.axes("x", x, "H", "W", "C")
     chex.assert_type(x, float)
     for channels in (mean, std):
         if isinstance(channels, Sequence):

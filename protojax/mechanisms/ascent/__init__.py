@@ -5,16 +5,6 @@ Every attack is `ascend` with an objective, an Optax step and a projection made 
 """
 
 from protojax.mechanisms.ascent.balls import free, within
-from protojax.mechanisms.ascent.checks import (
-    check_between,
-    check_count,
-    check_finite,
-    check_index,
-    check_number,
-    check_positive,
-    known,
-    size_of,
-)
 from protojax.mechanisms.ascent.loop import (
     Ascent,
     Stalled,
@@ -29,16 +19,8 @@ __all__ = [
     "Stalled",
     "ascend",
     "better",
-    "check_between",
-    "check_count",
-    "check_finite",
-    "check_index",
-    "check_number",
-    "check_positive",
     "evaluate",
     "free",
-    "known",
     "raise_if_stalled",
-    "size_of",
     "within",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from protojax.contracts import Array, ArrayLike
-from protojax.mechanisms.ascent import checks
+from protojax.mechanisms import checks
 
 
 def within(
@@ -146,7 +146,7 @@ def _l2_box(
 
 
 def _check_radius(radius: ArrayLike) -> None:
-    checks.check_number("radius", radius)
+    checks.number("radius", radius)
     if checks.known(radius) and not np.asarray(radius) >= 0:
         raise ValueError(
             f"`radius` is {radius}: pass a radius of zero or more, in the units of the "

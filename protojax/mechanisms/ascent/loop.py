@@ -10,8 +10,7 @@ import numpy as np
 import optax
 
 from protojax.contracts import Array, Fn, Key, Objective, PyTree, Transform
-from protojax.mechanisms import lowering
-from protojax.mechanisms.ascent import checks
+from protojax.mechanisms import checks, lowering
 
 
 class Ascent(NamedTuple):
@@ -79,7 +78,7 @@ def ascend(
     >>> round(float(out.x), 3), int(out.step)
     (1.0, 20)
     """
-    checks.check_count("steps", steps)
+    checks.count("steps", steps)
     if transform is not None and key is None:
         raise ValueError("`transform` is random: pass `key`")
     keys = None if key is None else jax.random.split(key, steps + 1)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike, Key, MatVec, PyTree
-from protojax.mechanisms import ascent, lowering
+from protojax.mechanisms import checks, lowering
 from protojax.mechanisms.curvature import krylov, products
 
 
@@ -224,8 +224,8 @@ def condition_number(
     """
     operator = krylov.flat(matvec, like)
     (size,) = operator.like.shape
-    ascent.check_count("steps", steps)
-    ascent.check_positive("damping", damping, or_zero=True)
+    checks.count("steps", steps)
+    checks.positive("damping", damping, or_zero=True)
     if min(steps, size) < 2:
         raise ValueError(
             f"`steps` is {steps} and the dimension {size}: a condition number takes two"
@@ -237,7 +237,7 @@ def condition_number(
     floor = 32 * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
     number = jnp.where(values[0] > floor, values[1] / values[0], jnp.inf)
     krylov.raise_unless_sound(ritz.scale, (values, residuals))
-    if ascent.known((values, damping)) and not values[0] > floor:
+    if checks.known((values, damping)) and not values[0] > floor:
         raise NotPositiveDefinite(
             f"the smallest eigenvalue of the operator with `damping` {damping:g} is "
             f"{float(values[0]):.3g} (the largest: {float(values[1]):.3g}), so that it "
@@ -251,8 +251,8 @@ class NotPositiveDefinite(ValueError):
 
 
 def _check_num(num: int, steps: int, size: int) -> None:
-    ascent.check_count("steps", steps)
-    ascent.check_count("num", num)
+    checks.count("steps", steps)
+    checks.count("num", num)
     if num > min(steps, size):
         raise ValueError(
             f"`num` is {num}: choose at most `steps` ({steps}) and at most the "

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from matfree import decomp
 
 from protojax.contracts import Array, Key, MatVec, PyTree
-from protojax.mechanisms import ascent, lowering
+from protojax.mechanisms import ascent, checks, lowering
 
 
 class Operator(NamedTuple):
@@ -194,7 +194,7 @@ def raise_unless_finite(result: PyTree) -> None:
 
     >>> raise_unless_finite(jnp.ones(3))
     """
-    if not ascent.known(result):
+    if not checks.known(result):
         return
     if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(result)):
         raise FloatingPointError(
@@ -217,7 +217,7 @@ def raise_unless_sound(scale: Array, result: PyTree) -> None:
     >>> raise_unless_sound(jnp.ones(()), jnp.ones(3))
     """
     raise_unless_finite(result)
-    if ascent.known((scale, result)) and scale == 0:
+    if checks.known((scale, result)) and scale == 0:
         raise ascent.Stalled(
             "the operator is zero. The Hessian of a piecewise linear function, such as "
             "the logit of a ReLU network, is zero almost everywhere: take a smooth twin"

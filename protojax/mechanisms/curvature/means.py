@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, Fn, MatVec, PyTree
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 from protojax.mechanisms.curvature import products
 
 
@@ -106,8 +106,8 @@ def mean_gauss_newton(
 
 def _mean(of_batch, params, examples, batch_size, mesh) -> MatVec:
     examples = jax.tree.map(jnp.asarray, examples)
-    count = ascent.size_of("examples", examples)
-    ascent.check_count("batch_size", batch_size)
+    count = checks.size_of("examples", examples)
+    checks.count("batch_size", batch_size)
     if mesh is None:
         return lambda v: _summed(of_batch, params, v, examples, batch_size, 0, count)
 
@@ -138,7 +138,7 @@ def _mean(of_batch, params, examples, batch_size, mesh) -> MatVec:
 
 def _summed(of_batch, params, v, examples, batch_size, first, count) -> PyTree:
     """The share of these examples, the `first` and following ones, in the mean."""
-    here = ascent.size_of("examples", examples)
+    here = checks.size_of("examples", examples)
     size = min(batch_size, here)
 
     def add(total: PyTree, number: Array) -> tuple[PyTree, None]:

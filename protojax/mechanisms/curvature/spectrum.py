@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.scipy import stats
 
 from protojax.contracts import Array, ArrayLike, Key, MatVec, PyTree
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 from protojax.mechanisms.curvature import krylov, stochastic
 
 
@@ -75,8 +75,8 @@ def spectral_density(
     >>> found.nodes.shape, bool(half.low[0] < 0.5 < half.high[0])
     ((8, 8), True)
     """
-    ascent.check_count("steps", steps)
-    ascent.check_count("probes", probes)
+    checks.count("steps", steps)
+    checks.count("probes", probes)
     operator = krylov.flat(matvec, like)
     (size,) = operator.like.shape
     scale_key, probe_key = jax.random.split(key)
@@ -137,7 +137,7 @@ def average(spectrum: Spectrum, f: Callable[[Array], Array]) -> stochastic.Estim
     within = 2 * jnp.mean(spread, axis=0) / spectrum.dimension / probes
     variance = jnp.where(spectrum.dimension > steps, jnp.maximum(between, within), 0)
     value = jnp.mean(means, axis=0)
-    if ascent.known(value) and not jnp.all(jnp.isfinite(value)):
+    if checks.known(value) and not jnp.all(jnp.isfinite(value)):
         raise FloatingPointError(
             "`f` is not finite at a node: the nodes go from "
             f"{float(jnp.min(spectrum.nodes)):.3g} to "
@@ -197,7 +197,7 @@ def mass(
 
 def _width(spectrum: Spectrum, width: ArrayLike | None) -> ArrayLike:
     if width is not None:
-        ascent.check_positive("width", width)
+        checks.positive("width", width)
         return width
     span = jnp.max(spectrum.nodes) - jnp.min(spectrum.nodes)
     tiny = jnp.finfo(span.dtype).eps * jnp.max(jnp.abs(spectrum.nodes))

@@ -7,7 +7,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike, MatVec, PyTree
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 from protojax.mechanisms.curvature import krylov
 
 
@@ -110,7 +110,7 @@ def solve(
             has_aux=True,
         )
     solution = Solution(unravel(x * scale), last.size, last.steps, last.size <= tol)
-    if ascent.known((solution, last)):
+    if checks.known((solution, last)):
         _raise_unless_solved(last, float(damping), float(tol), steps)
     return solution
 
@@ -201,10 +201,10 @@ def _iterate(damped: MatVec, b: Array, tol: Array, steps: int) -> _State:
 
 
 def _check(b: PyTree, damping: ArrayLike, tol: ArrayLike, steps: int) -> None:
-    ascent.check_count("steps", steps)
-    ascent.check_positive("damping", damping, or_zero=True)
-    ascent.check_positive("tol", tol)
-    ascent.check_finite("b", b, "look at the gradient that it is")
+    checks.count("steps", steps)
+    checks.positive("damping", damping, or_zero=True)
+    checks.positive("tol", tol)
+    checks.finite("b", b, "look at the gradient that it is")
 
 
 def _raise_unless_solved(last: _State, damping: float, tol: float, steps: int) -> None:

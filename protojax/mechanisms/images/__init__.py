@@ -3,12 +3,10 @@
 The random ones are transforms, `transform(x, *, key)` once their knobs are bound, and
 can be given to `ascent.ascend` as they are.
 
-- `checks`: what is one image, and what is a batch in its place.
 - `transforms`: warps, shifts, blur, sizes, total variation.
 - `compression`: JPEG, as Pillow's codec has it, and what to put for its rounding.
 """
 
-from protojax.mechanisms.images.checks import check, check_axes
 from protojax.mechanisms.images.compression import (
     cubic_round,
     jpeg,
@@ -31,8 +29,6 @@ from protojax.mechanisms.images.transforms import (
 
 __all__ = [
     "affine",
-    "check",
-    "check_axes",
     "cubic_round",
     "gaussian_blur",
     "jitter",

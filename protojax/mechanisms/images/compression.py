@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Key
-from protojax.mechanisms import ascent
-from protojax.mechanisms.images import checks
+from protojax.mechanisms import checks
 
 Round = Callable[[Array], Array]
 
@@ -86,7 +85,7 @@ def jpeg(
     >>> round(255 * float(jpeg(x, quality=20)[0, 0, 0]), 3)
     198.0
     """
-    checks.check(x)
+    checks.image(x)
     if x.shape[-1] not in (1, 3):
         raise ValueError(f"`x` has {x.shape[-1]} channels: JPEG takes 1 or 3")
     luma_steps, chroma_steps = jpeg_tables(quality)
@@ -137,7 +136,7 @@ def random_jpeg(
     """
     _check_quality("low", low)
     _check_quality("high", high)
-    if ascent.known((low, high)) and not np.asarray(low) <= np.asarray(high):
+    if checks.known((low, high)) and not np.asarray(low) <= np.asarray(high):
         raise ValueError(f"`low` is {low} and `high` is {high}: pass `low` <= `high`")
     quality = jax.random.randint(key, (), low, jnp.asarray(high) + 1)
     return jpeg(x, quality=quality.astype(x.dtype), rounding=rounding)
@@ -263,7 +262,7 @@ def _floor(x: Array) -> Array:
 
 
 def _check_quality(name: str, quality: ArrayLike) -> None:
-    if not ascent.known(quality):
+    if not checks.known(quality):
         return
     if not np.all((np.asarray(quality) >= 1) & (np.asarray(quality) <= 100)):
         raise ValueError(f"`{name}` is {quality}: JPEG's quality is from 1 to 100")

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Key
-from protojax.mechanisms import ascent
-from protojax.mechanisms.images import checks
+from protojax.mechanisms import checks
 
 
 def affine(x: Array, matrix: Array, *, fill: ArrayLike = 0.0) -> Array:
@@ -41,7 +40,7 @@ def affine(x: Array, matrix: Array, *, fill: ArrayLike = 0.0) -> Array:
     >>> affine(x, shift, fill=9.0).ravel().tolist()
     [2.0, 3.0, 9.0]
     """
-    checks.check(x)
+    checks.image(x)
     chex.assert_shape(matrix, (2, 3))
     height, width, channels = x.shape
     center = (jnp.array([height, width], x.dtype) - 1) / 2
@@ -89,8 +88,8 @@ def random_affine(
     >>> bool(jnp.allclose(warped, x))
     True
     """
-    checks.check(x)
-    if ascent.known(scale) and not 0 <= np.asarray(scale) < 1:
+    checks.image(x)
+    if checks.known(scale) and not 0 <= np.asarray(scale) < 1:
         raise ValueError(
             f"`scale` is {scale}: pass the largest change of size, from zero to below "
             "one (0.1 for factors from 0.9 to 1.1)"
@@ -126,7 +125,7 @@ def jitter(x: Array, *, key: Key, pixels: int, fill: ArrayLike = 0.0) -> Array:
     >>> float(jitter(x, key=jax.random.key(0), pixels=1).sum())
     1.0
     """
-    checks.check_axes("x", x, "H", "W", "C")
+    checks.axes("x", x, "H", "W", "C")
     if pixels < 0:
         raise ValueError(f"`pixels` is {pixels}: pass the largest shift, zero or more")
     fill = jnp.broadcast_to(jnp.asarray(fill, x.dtype), x.shape[-1:]).reshape(1, 1, -1)
@@ -158,8 +157,8 @@ def gaussian_blur(x: Array, *, sigma: ArrayLike) -> Array:
     >>> [round(float(pixel), 2) for pixel in gaussian_blur(x, sigma=0.7).ravel()]
     [0.01, 0.21, 0.57, 0.21, 0.01]
     """
-    checks.check_axes("x", x, "H", "W", "C")
-    ascent.check_positive("sigma", sigma, or_zero=True)
+    checks.axes("x", x, "H", "W", "C")
+    checks.positive("sigma", sigma, or_zero=True)
     rows = _gaussian_weights(x.shape[0], sigma, x.dtype)
     columns = _gaussian_weights(x.shape[1], sigma, x.dtype)
     return jnp.einsum("ih,jw,hwc->ijc", rows, columns, x, precision="highest")
@@ -182,7 +181,7 @@ def resize(x: Array, size: Sequence[int]) -> Array:
     >>> resize(jnp.array([[[0.0], [1.0]]]), (1, 4)).ravel().tolist()
     [0.0, 0.25, 0.75, 1.0]
     """
-    checks.check_axes("x", x, "H", "W", "C")
+    checks.axes("x", x, "H", "W", "C")
     _check_size(size)
     return jax.image.resize(x, (*size, x.shape[-1]), "bilinear", antialias=True)
 
@@ -207,7 +206,7 @@ def resize_nearest(x: Array, size: Sequence[int]) -> Array:
     >>> resize_nearest(jnp.array([[[0.0], [1.0]]]), (1, 5)).ravel().tolist()
     [0.0, 0.0, 0.0, 1.0, 1.0]
     """
-    checks.check_axes("x", x, "H", "W", "C")
+    checks.axes("x", x, "H", "W", "C")
     _check_size(size)
     rows, columns = (
         np.arange(new) * old // new for new, old in zip(size, x.shape[:2], strict=True)
@@ -242,7 +241,7 @@ def total_variation(x: Array) -> Array:
     >>> float(total_variation(jnp.array([[[0.0], [1.0]], [[1.0], [0.0]]])))
     4.0
     """
-    checks.check(x)
+    checks.image(x)
     down, right = x[1:] - x[:-1], x[:, 1:] - x[:, :-1]
     return jnp.sum(magnitude(down)) + jnp.sum(magnitude(right))
 
@@ -286,7 +285,7 @@ def window(x: Array, center: Array, side: ArrayLike, *, size: Sequence[int]) -> 
     >>> window(x, jnp.array([0.5, 0.5]), 1.0, size=(1, 5)).ravel().tolist()
     [1.0, 1.5, 2.0, 2.5, 3.0]
     """
-    checks.check_axes("x", x, "H", "W", "C")
+    checks.axes("x", x, "H", "W", "C")
     chex.assert_shape(center, (2,))
     _check_size(size)
     for axis, count in enumerate(size):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Fn
-from protojax.mechanisms import ascent, tracing
+from protojax.mechanisms import checks, tracing
 from protojax.methods.activations import rectifiers
 
 
@@ -45,7 +45,7 @@ def softplus(beta: ArrayLike) -> Callable[[Array], Array]:
     >>> print(f"{softplus(2.0)(jnp.array(0.0)):.4f}")  # log(2) / 2
     0.3466
     """
-    ascent.check_positive("beta", beta)
+    checks.positive("beta", beta)
     return lambda z: _softplus(z, jnp.asarray(beta, jnp.result_type(z)))
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Explain, Key, Objective, Score
-from protojax.mechanisms import ascent, curvature, images
+from protojax.mechanisms import ascent, checks, curvature
 from protojax.methods.attacks import search
 
 _BISECTIONS = 30  # of an angle: down to the rounding of float32
@@ -87,11 +87,11 @@ def eigenvector(
     >>> [round(float(pixel), 4) for pixel in out.x.ravel()]
     [0.75, 0.5]
     """
-    images.check(x)
+    checks.image(x)
     allowed = _allowed(x, radius, norm, mask, keep)
     hessian = curvature.hessian(score, x)
     operator = _restricted(curvature.Jacobian(hessian, hessian), allowed)
-    if keep is None and ascent.known(mask) and np.all(np.asarray(mask)):
+    if keep is None and checks.known(mask) and np.all(np.asarray(mask)):
         values, vectors, _ = curvature.top_eigenpairs(
             hessian, x, key=key, num=num, steps=steps
         )
@@ -164,13 +164,13 @@ def singular_vector(
     >>> [round(float(pixel), 2) for pixel in out.x.ravel()]
     [0.4, 0.5]
     """
-    images.check(x)
+    checks.image(x)
     allowed = _allowed(x, radius, norm, mask, keep)
     operator = _restricted(curvature.jacobian(explain, x), allowed)
     found = curvature.top_singular(operator, x, key=key, num=num, steps=steps)
     still = _ROUNDING * jnp.finfo(x.dtype).eps * jnp.linalg.norm(explain(x))
     stalled = ~(jnp.max(found.values) * x.size**0.5 > still)
-    if ascent.known(stalled) and stalled:
+    if checks.known(stalled) and stalled:
         raise ascent.Stalled(
             "the map does not move to first order: its Jacobian is zero, or at rounding"
             " level. A ReLU network's gradient moves by jumps alone (pass the map of a"

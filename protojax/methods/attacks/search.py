@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from protojax.contracts import Array, ArrayLike, Key, Objective, Transform
-from protojax.mechanisms import ascent, images, lowering
+from protojax.mechanisms import ascent, checks, lowering
 
 
 def pgd(
@@ -64,8 +64,8 @@ def pgd(
     >>> out.x.ravel().tolist(), int(out.step)
     ([0.75, 0.5], 2)
     """
-    images.check(x)
-    ascent.check_positive("step_size", step_size)
+    checks.image(x)
+    checks.positive("step_size", step_size)
     if transform is not None and key is None and noise is None:
         raise ValueError("`transform` is random: pass `key`")
     if noise is not None and select is None:
@@ -141,8 +141,8 @@ def random_sign(
     >>> float(out.value)
     3.0
     """
-    images.check(x)
-    ascent.check_count("samples", samples)
+    checks.image(x)
+    checks.count("samples", samples)
     project = ascent.within(x, radius)
 
     def propose(_: Array, sample_key: Key) -> Array:
@@ -190,9 +190,9 @@ def random_walk(
     >>> bool(2 < out.value <= 3)
     True
     """
-    images.check(x)
-    ascent.check_count("steps", steps)
-    ascent.check_positive("step_size", step_size)
+    checks.image(x)
+    checks.count("steps", steps)
+    checks.positive("step_size", step_size)
     project = ascent.within(x, radius)
 
     def propose(z: Array, step_key: Key) -> Array:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, Score
-from protojax.mechanisms import images
+from protojax.mechanisms import checks
 
 
 def baseline_of(x: Array, baseline: Array | None) -> Array:
@@ -54,7 +54,7 @@ def checked(score: Score, x: Array) -> Score:
     >>> float(checked(jnp.sum, image)(image))
     3.0
     """
-    images.check(x)
+    checks.image(x)
 
     def one_number(z):
         value = score(z)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, Score
-from protojax.mechanisms import images
+from protojax.mechanisms import checks
 from protojax.methods import activations
 from protojax.methods.attributions import inputs, propagated
 
@@ -31,7 +31,7 @@ def heatmap(attribution: Array) -> Array:
     >>> heatmap(jnp.array([[[-1.0, 2.0], [0.0, 1.0]]])).tolist()
     [[0.75, 0.25]]
     """
-    images.check_axes("attribution", attribution, "H", "W", "C")
+    checks.axes("attribution", attribution, "H", "W", "C")
     sign = jnp.sign(jax.lax.stop_gradient(attribution))
     pixels = jnp.sum(attribution * sign, axis=-1)
     total = jnp.sum(pixels)

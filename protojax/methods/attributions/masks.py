@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike, Key, Score
-from protojax.mechanisms import ascent, images, lowering
+from protojax.mechanisms import checks, images, lowering
 from protojax.methods.attributions import inputs
 
 
@@ -66,8 +66,8 @@ def igos(
     (True, True)
     """
     score = inputs.checked(score, x)
-    ascent.check_count("steps", steps)
-    ascent.check_count("points", points)
+    checks.count("steps", steps)
+    checks.count("points", points)
     if size < 2:
         raise ValueError(f"`size` is {size}: a mask needs 2 rows or more")
     if baseline is None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Key, Score
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 from protojax.methods import activations
 from protojax.methods.attributions import inputs
 
@@ -179,8 +179,8 @@ def smooth_gradient(
     [[[1.0]]]
     """
     score = inputs.checked(score, x)
-    ascent.check_count("samples", samples)
-    ascent.check_positive("sigma", sigma, or_zero=True)
+    checks.count("samples", samples)
+    checks.positive("sigma", sigma, or_zero=True)
 
     def sample(key):
         noise = jax.random.normal(key, x.shape, x.dtype)
@@ -243,7 +243,7 @@ def conductance(
 
 def _integral(at, steps: int, rule: Quadrature, dtype):
     """Integrate a function of a number over [0, 1]."""
-    ascent.check_count("steps", steps)
+    checks.count("steps", steps)
     nodes, weights = rule(steps)
 
     def term(node):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Score
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 from protojax.methods import activations
 from protojax.methods.attributions import inputs
 
@@ -188,7 +188,7 @@ def deep_taylor(
     [[[2.0, 2.0]]]
     """
     score = inputs.checked(score, x)
-    if ascent.known((x, low, high)):
+    if checks.known((x, low, high)):
         _check_bounds(*map(np.asarray, (x, low, high)))
     return activations.relevances(
         score, x, rule=activations.z_plus, first=activations.box(low, high)

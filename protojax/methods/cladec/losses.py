@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from protojax.contracts import Array, ArrayLike, Fn, Key, PyTree
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 from protojax.methods import activations, metrics, srae
 
 Reconstruct = Callable[[PyTree, Array], Array]
@@ -154,7 +154,7 @@ def on_batches(
     0.25
     """
     check_alpha(alpha)
-    silent = ascent.known(alpha) and not np.any(np.asarray(alpha))
+    silent = checks.known(alpha) and not np.any(np.asarray(alpha))
 
     def one(params: PyTree, index: Array) -> Array:
         decoded = reconstruct(params, index)
@@ -182,7 +182,7 @@ def check_alpha(alpha: ArrayLike) -> None:
 
     >>> check_alpha(0.5)
     """
-    if not ascent.known(alpha):
+    if not checks.known(alpha):
         return
     value = np.asarray(alpha)
     if not np.all((value >= 0) & (value <= 1)):
@@ -209,7 +209,7 @@ def same_weight(alpha: ArrayLike, *, pixels: int) -> Array:
     0.44
     """
     check_alpha(alpha)
-    ascent.check_count("pixels", pixels)
+    checks.count("pixels", pixels)
     odds = pixels * jnp.asarray(alpha)
     return odds / (odds + 1 - alpha)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Key, PyTree
-from protojax.mechanisms import ascent, images
+from protojax.mechanisms import ascent, checks
 from protojax.methods.generation import colors as color_maps
 from protojax.methods.generation import spectra
 
@@ -54,7 +54,7 @@ def pixels(x0: Array, *, bounds: tuple[float, float] = (0.0, 1.0)) -> Canvas:
     >>> float(canvas.render(canvas.project(canvas.start(None) + 2)).ravel()[0])
     1.0
     """
-    images.check(x0)
+    checks.image(x0)
     _check_bounds(bounds)
     project = ascent.within(x0, jnp.inf, bounds=bounds)
     return Canvas(lambda _: x0, lambda params: params, project)
@@ -134,7 +134,7 @@ def fourier_params(image: Array, *, decay: ArrayLike = 1.0) -> tuple[Array, Arra
     >>> bool(jnp.allclose(again, x, atol=1e-5))
     True
     """
-    images.check_axes("image", image, "H", "W", "C")
+    checks.axes("image", image, "H", "W", "C")
     scale = spectra.amplitudes(image.shape[:2], decay=decay)[..., None]
     spectrum = 4 * jnp.fft.rfft2(image, axes=(0, 1)) / scale
     return spectrum.real, spectrum.imag
@@ -210,7 +210,7 @@ def group(canvas: Canvas, size: int) -> Canvas:
     >>> several.render(several.start(jax.random.key(0))).shape
     (4, 8, 8, 3)
     """
-    ascent.check_count("size", size)
+    checks.count("size", size)
 
     def start(key: Key | None) -> PyTree:
         keys = [None] * size if key is None else jax.random.split(key, size)
@@ -247,14 +247,14 @@ def _check_shape(shape: Sequence[int]) -> Sequence[int]:
 
 
 def _check_template(template: Array, width: int) -> None:
-    images.check_axes("template", template, "H", "W // 2 + 1", "C")
+    checks.axes("template", template, "H", "W // 2 + 1", "C")
     if template.shape[1] != width // 2 + 1:
         raise ValueError(
             f"`template` has shape {template.shape}, and an image of width {width} has "
             f"a half spectrum of {width // 2 + 1} columns: make it of images of the "
             "size of the canvas, `template(images)`"
         )
-    if not ascent.known(template):
+    if not checks.known(template):
         return
     magnitudes = np.asarray(template)
     if not (np.isfinite(magnitudes).all() and (magnitudes >= 0).all()):

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from protojax.contracts import Array, Fn, Key, PyTree, Score, Transform
-from protojax.mechanisms import ascent, lowering
+from protojax.mechanisms import ascent, checks, lowering
 from protojax.methods import activations
 from protojax.methods.generation import canvases, losses
 
@@ -129,7 +129,7 @@ def generate(
     >>> out.x.ravel().tolist(), float(out.value)
     ([1.0, 0.0], 1.0)
     """
-    ascent.check_count("draws", draws)
+    checks.count("draws", draws)
     if redirect < 0:
         raise ValueError(f"`redirect` is {redirect}: pass a number of steps, or zero")
     if transform is not None and key is None:
@@ -313,7 +313,7 @@ def raise_if_stalled(generated: Generated) -> Generated:
     Traceback (most recent call last):
     Stalled: ...
     """
-    if not ascent.known((generated.stalled, generated.trace, generated.value)):
+    if not checks.known((generated.stalled, generated.trace, generated.value)):
         return generated
     broken = np.isnan(generated.trace)
     if broken.any():
@@ -357,7 +357,7 @@ def transparency(strength: Array, *, share: float = 0.8) -> Array:
     >>> transparency(jnp.array([[[1.0], [2.0], [9.0]]]), share=0.5).tolist()
     [[0.5, 1.0, 1.0]]
     """
-    ascent.check_between("share", share, 0, 1)
+    checks.between("share", share, 0, 1)
     mean = jnp.mean(strength, axis=-1)
     top = jnp.quantile(mean, share)
     tiny = jnp.finfo(mean.dtype).tiny

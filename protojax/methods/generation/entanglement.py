@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, Fn, Key, Transform
-from protojax.mechanisms import ascent, lowering
+from protojax.mechanisms import checks, lowering
 from protojax.methods import metrics
 
 
@@ -63,7 +63,7 @@ def class_entanglement(
     >>> class_entanglement(fn, ones, baseline=0 * ones).logit.tolist()
     [3.0, 6.0]
     """
-    ascent.check_count("samples", samples)
+    checks.count("samples", samples)
     chex.assert_equal_shape([x, baseline])
     if transform is None:
         return _seen(fn, x, baseline)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Fn
-from protojax.mechanisms import ascent, images
+from protojax.mechanisms import checks
 
 Detector = Callable[[Array], Array]
 """`[H, W, C] -> []`, true or 1 for a natural image, false or 0 for a synthetic one."""
@@ -114,7 +114,7 @@ def fooling_picture(
     ([100.25, 100.25], [99.75, 99.75])
     """
     _check_gate(offset, gate)
-    images.check(picture)
+    checks.image(picture)
     kernel = picture - jnp.mean(picture, axis=(0, 1), keepdims=True)
     places = picture.shape[0] * picture.shape[1]
 
@@ -157,8 +157,8 @@ def _switch(natural: Array, shown: Array, is_natural: Array, gate: ArrayLike) ->
 
 
 def _check_gate(offset: ArrayLike, gate: ArrayLike) -> None:
-    ascent.check_positive("offset", offset)
-    if ascent.known((offset, gate)) and not np.all(np.asarray(gate) > offset):
+    checks.positive("offset", offset)
+    if checks.known((offset, gate)) and not np.all(np.asarray(gate) > offset):
         raise ValueError(
             f"`gate` is {gate} and `offset` {offset}: a gate that closes all logits is"
             " larger, 2.5 times in the authors' code"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike, Key, PyTree, Score, Transform
-from protojax.mechanisms import images
+from protojax.mechanisms import checks, images
 from protojax.methods.generation import canvases, climbing, colors, losses, recipes
 
 
@@ -54,7 +54,7 @@ def isolate(
     >>> bool(out.x[:3].min() > 0.7), bool(out.x[5:].max() < 0.3)
     (True, True)
     """
-    images.check(x)
+    checks.image(x)
     if cells < 2:
         raise ValueError(f"`cells` is {cells}: a mask needs 2 rows or more")
     if background.shape != x.shape:
@@ -117,7 +117,7 @@ def translucent(
     >>> bool(opacity[:3].mean() > 0.6), bool(opacity[5:].mean() < 0.4)
     (True, True)
     """
-    images.check(x0)
+    checks.image(x0)
     height, width, channels = x0.shape
     behind = canvases.fourier(x0.shape, sd=sd)
 

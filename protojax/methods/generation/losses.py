@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array
-from protojax.mechanisms import images
+from protojax.mechanisms import checks, images
 
 
 def probability_variance(logits: Array, *, ddof: int = 0) -> Array:
@@ -102,7 +102,7 @@ def high_frequency(
     >>> float(high_frequency(jnp.array([[[0.0], [1.0]], [[1.0], [0.0]]])))
     2.0
     """
-    images.check_axes("x", x, "H", "W", "C")
+    checks.axes("x", x, "H", "W", "C")
     down, across = x[1:] - x[:-1], x[:, 1:] - x[:, :-1]
     return sum(
         (jnp.mean(size(d)) for d in (down, across) if d.size), jnp.zeros((), x.dtype)
@@ -126,7 +126,7 @@ def isotropic_high_frequency(x: Array) -> Array:
     >>> round(float(isotropic_high_frequency(x)), 4)
     5.0
     """
-    images.check_axes("x", x, "H", "W", "C")
+    checks.axes("x", x, "H", "W", "C")
     if min(x.shape[:2]) < 2:
         raise ValueError(
             f"`x` has shape {x.shape}: pass an image of two rows and columns or more"
@@ -158,7 +158,7 @@ def blur_penalty(x: Array, *, width: int = 3) -> Array:
     >>> float(blur_penalty(jnp.ones((4, 4, 1))))
     0.0
     """
-    images.check_axes("x", x, "H", "W", "C")
+    checks.axes("x", x, "H", "W", "C")
     blurred = jax.lax.stop_gradient(_blurred(x, width))
     return jnp.sum((x - blurred) ** 2) / 2
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Fn, Key
-from protojax.mechanisms import ascent, lowering
+from protojax.mechanisms import checks, lowering
 from protojax.methods import activations, metrics
 
 Path = dict[str, Array]
@@ -112,7 +112,7 @@ def natural_paths(path_of: Callable[[Array], Path], images: Array) -> Natural:
     >>> float(natural.total["pixels"][0, 0, 0]), int(natural.number)
     (6.0, 4)
     """
-    count = ascent.size_of("images", images)
+    count = checks.size_of("images", images)
     run = lowering.canonical(path_of)
 
     def step(total: Path, x: Array) -> tuple[Path, None]:
@@ -157,7 +157,7 @@ def leave_out(natural: Natural, path: Path) -> Natural:
     >>> float(mean_path(leave_out(natural, {"pixels": jnp.array(3.0)}))["pixels"])
     1.0
     """
-    if ascent.known(natural.number) and np.asarray(natural.number) < 2:
+    if checks.known(natural.number) and np.asarray(natural.number) < 2:
         raise ValueError(
             f"`natural` is of {natural.number} image: leaving one out takes two or more"
         )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from protojax.contracts import Array, ArrayLike, Key, Score, Transform
-from protojax.mechanisms import ascent, images
+from protojax.mechanisms import checks, images
 from protojax.methods.generation import canvases, climbing, losses, spectra
 
 _affine = functools.partial(images.random_affine, fill=0.5)
@@ -139,7 +139,7 @@ def distill(
     >>> bool(out.x[:4].mean() > out.x[4:].mean() + 0.3)
     True
     """
-    images.check(x0)
+    checks.image(x0)
     return climbing.generate(
         score,
         canvases.fourier(x0.shape, decay=decay),
@@ -188,7 +188,7 @@ def distill_affine(
     >>> bool(jnp.allclose(x, 1))
     True
     """
-    images.check_axes("x", x, "H", "W", "C")
+    checks.axes("x", x, "H", "W", "C")
     if jitter is None:
         share = min(x.shape[:2]) / 224
         jitter = round(16 * share), round(8 * share)
@@ -252,8 +252,8 @@ def maco(
     >>> out.x.shape, out.strength.shape
     ((8, 8, 3), (8, 8, 3))
     """
-    images.check(x0)
-    ascent.check_count("crops", crops)
+    checks.image(x0)
+    checks.count("crops", crops)
     seen = x0.shape[:2]
     height, width = size or maco_size(seen)
     if template is None:

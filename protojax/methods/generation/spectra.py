@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike
-from protojax.mechanisms import ascent, images
+from protojax.mechanisms import checks
 from protojax.methods.generation import colors
 
 
@@ -160,8 +160,8 @@ def template(natural: Array) -> Array:
     >>> template(jnp.ones((2, 2, 2, 1)))[..., 0].tolist()
     [[4.0, 0.0], [0.0, 0.0]]
     """
-    ascent.size_of("natural", natural)
-    images.check_axes("natural", natural[0], "H", "W", "C")
+    checks.size_of("natural", natural)
+    checks.axes("natural", natural[0], "H", "W", "C")
     if not jnp.issubdtype(natural.dtype, jnp.floating):
         raise ValueError(f"`natural` is {natural.dtype}: pass float32 pixels in [0, 1]")
 

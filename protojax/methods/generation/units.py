@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike, Fn, Objective
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 from protojax.methods import activations
 
 FLOOR = 0.1  # of cosines, so that a dot product of any sign has a gradient
@@ -232,7 +232,7 @@ def _entry(values: Array, index: tuple[ArrayLike, ...], name: str, what: str) ->
     """Indexing that neither clamps nor wraps: NaN for a traced index out of range."""
     for each, size in zip(index, values.shape, strict=False):
         chex.assert_rank(each, 0)
-        ascent.check_index(name, each, size, what)
+        checks.index(name, each, size, what)
     return values.at[index].get(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
     )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike, Fn, Objective, PyTree
-from protojax.mechanisms import ascent
+from protojax.mechanisms import ascent, checks
 from protojax.methods import attacks, objectives
 from protojax.methods.influence import inverses, losses, scores
 
@@ -156,7 +156,7 @@ def demote(
     >>> [round(float(pixel), 2) for pixel in out.x.ravel()]
     [0.65, 0.35]
     """
-    count = ascent.size_of("train", train)
+    count = checks.size_of("train", train)
     if not 1 <= k <= count:
         raise ValueError(f"`k` is {k}: choose 1 to {count}, the training examples")
     y = jnp.argmax(fn(x))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike, Key, MatVec, PyTree
-from protojax.mechanisms import ascent, curvature, lowering
+from protojax.mechanisms import checks, curvature, lowering
 from protojax.methods.influence import losses
 
 Inverse = Callable[[PyTree], curvature.Solution]
@@ -59,7 +59,7 @@ def projected(
     >>> [round(float(x), 4) for x in projected(pairs, damping=1.0)(jnp.ones(2)).x]
     [0.5, 0.25]
     """
-    ascent.check_positive("damping", damping, or_zero=True)
+    checks.positive("damping", damping, or_zero=True)
     vectors = jax.vmap(lambda v: jax.flatten_util.ravel_pytree(v)[0])(pairs.vectors)
     largest = jnp.max(jnp.abs(pairs.values))
     rounding = largest * vectors.shape[1] * jnp.finfo(vectors.dtype).eps
@@ -81,7 +81,7 @@ def projected(
             jnp.full((), len(pairs.values), jnp.int32),
             sound & jnp.isfinite(norm),
         )
-        if ascent.known(found):
+        if checks.known(found):
             _raise_unless_sound(pairs, damped, rounding, limit)
         return found
 
@@ -136,9 +136,9 @@ def lissa(
     >>> round(float(inverse(jnp.array(6.0)).x), 4)
     3.0
     """
-    ascent.check_count("steps", steps)
-    ascent.check_positive("scale", scale)
-    ascent.check_positive("damping", damping, or_zero=True)
+    checks.count("steps", steps)
+    checks.positive("scale", scale)
+    checks.positive("damping", damping, or_zero=True)
 
     def inverse(b: PyTree) -> curvature.Solution:
         flat, unravel, size = _at_scale_one(b)
@@ -164,7 +164,7 @@ def lissa(
             jnp.full((), steps, jnp.int32),
             residual <= tol,
         )
-        if ascent.known(found) and not found.converged:
+        if checks.known(found) and not found.converged:
             raise curvature.NotConverged(
                 f"LiSSA's relative residual is {float(residual):.3g} after `steps` "
                 f"({steps}), above `tol` ({tol}). If it is large, raise `scale`; if it "
@@ -199,8 +199,8 @@ def sampled_hessian(
     >>> product(jnp.array([1.0, 0.0]), key=jax.random.key(0)).tolist()
     [1.0, 1.0]
     """
-    count = ascent.size_of("train", train)
-    ascent.check_count("size", size)
+    count = checks.size_of("train", train)
+    checks.count("size", size)
 
     def product(v: PyTree, *, key: Key) -> PyTree:
         drawn = jax.random.randint(key, (size,), 0, count)
@@ -215,7 +215,7 @@ def _at_scale_one(b: PyTree) -> tuple[Array, Callable[[Array], PyTree], Array]:
 
     Squares of a small one, the gradient of a confident example, would be zero.
     """
-    ascent.check_finite("b", b, "look at the gradient that it is")
+    checks.finite("b", b, "look at the gradient that it is")
     flat, unravel = jax.flatten_util.ravel_pytree(b)
     peak = jax.lax.stop_gradient(jnp.max(jnp.abs(flat), initial=0))
     size = jnp.where(peak == 0, 1, peak)

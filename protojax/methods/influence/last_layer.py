@@ -11,7 +11,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 
 from protojax.contracts import Array, PyTree
-from protojax.mechanisms import ascent, curvature
+from protojax.mechanisms import checks, curvature
 from protojax.methods import metrics
 
 
@@ -89,7 +89,7 @@ def softmax_hessian(
     [[0.5, -0.5], [-0.5, 0.5]]
     """
     chex.assert_rank(features, 2)
-    ascent.check_count("batch_size", batch_size)
+    checks.count("batch_size", batch_size)
     count = len(features)
     if not count:
         raise ValueError("`features` is empty: pass those of the training examples")
@@ -142,7 +142,7 @@ def all_eigenpairs(matrix: Array, like: PyTree) -> curvature.Eigenpairs:
     flat, unravel = jax.flatten_util.ravel_pytree(like)
     chex.assert_shape(matrix, (flat.size, flat.size))
     remedy = "look at the features and the layer that it comes from"
-    ascent.check_finite("matrix", matrix, remedy)
+    checks.finite("matrix", matrix, remedy)
     with jax.default_matmul_precision("highest"):
         values, vectors = jnp.linalg.eigh(matrix)
         left = matrix @ vectors - values[None] * vectors

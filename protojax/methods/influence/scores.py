@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, Fn, PyTree
-from protojax.mechanisms import ascent, curvature, lowering
+from protojax.mechanisms import checks, curvature, lowering
 from protojax.methods.influence import inverses, losses
 
 
@@ -82,8 +82,8 @@ def of_training(
     >>> found.values.tolist()                       # the mean is too low for this test
     [-2.0, -1.0, 3.0]
     """
-    ascent.size_of("train", train)
-    ascent.check_count("batch_size", batch_size)
+    checks.size_of("train", train)
+    checks.count("batch_size", batch_size)
     _check_losses(loss, params, train, test, batch_size)
     with jax.default_matmul_precision("highest"):
         found = inverse(_gradient(loss, params, test))
@@ -132,9 +132,9 @@ def direction(
     >>> float(slope(loss, mean, jnp.array(3.0), found.x))
     -3.0
     """
-    count = ascent.size_of("train", train)
+    count = checks.size_of("train", train)
     chex.assert_rank(chosen, 1)
-    if ascent.known(chosen):
+    if checks.known(chosen):
         places = np.asarray(chosen)
         if places.size == 0 or places.min() < 0 or places.max() >= count:
             raise ValueError(
@@ -191,7 +191,7 @@ def raise_unless_converged(found: curvature.Solution) -> None:
     >>> from protojax import curvature
     >>> raise_unless_converged(curvature.Solution(1.0, jnp.array(0.0), 1, True))
     """
-    if ascent.known((found.converged, found.residual)) and not np.all(found.converged):
+    if checks.known((found.converged, found.residual)) and not np.all(found.converged):
         raise curvature.NotConverged(
             f"the inverse Hessian left a relative residual of {found.residual}: raise "
             "its steps or its `damping`"
@@ -216,7 +216,7 @@ def _check_losses(
     loss: losses.Loss, params: PyTree, train: PyTree, test: PyTree, batch_size: int
 ) -> None:
     """Name the examples of which no influence can be known."""
-    if not ascent.known((params, train, test)):
+    if not checks.known((params, train, test)):
         return
     found = {
         "test": _map(
@@ -226,7 +226,7 @@ def _check_losses(
         ),
         "train": _map(lambda example: loss(params, example), train, batch_size),
     }
-    if not ascent.known(found):  # all is known, and yet inside of `jit`
+    if not checks.known(found):  # all is known, and yet inside of `jit`
         return
     for name, each in found.items():
         chex.assert_rank(each, 1)

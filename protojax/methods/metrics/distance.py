@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike
-from protojax.mechanisms import ascent, images, ranks
+from protojax.mechanisms import checks, ranks
 
 
 def top_k_mask(a: Array, *, k: int) -> Array:
@@ -138,7 +138,7 @@ def center_of_mass(a: Array) -> Array:
     >>> center_of_mass(jnp.array([[0.0, 0.0], [1.0, 3.0]])).tolist()
     [1.0, 0.75]
     """
-    images.check_axes("a", a, "H", "W")
+    checks.axes("a", a, "H", "W")
     a = _float(a)
     rows, columns = jnp.arange(a.shape[0]), jnp.arange(a.shape[1])
     moments = jnp.stack([jnp.sum(a.sum(1) * rows), jnp.sum(a.sum(0) * columns)])
@@ -231,7 +231,7 @@ def ssim(
     1.0
     """
     chex.assert_equal_shape([a, b])
-    images.check_axes("a", a, "H", "W")
+    checks.axes("a", a, "H", "W")
     if not 2 <= window <= min(a.shape):
         raise ValueError(
             f"`window` is {window} but the maps are {a.shape}: "
@@ -242,7 +242,7 @@ def ssim(
         span = jnp.maximum(a.max(), b.max()) - jnp.minimum(a.min(), b.min())
         data_range = jnp.where(span == 0, 1, span)  # two equal constants are alike
     else:
-        ascent.check_positive("data_range", data_range)
+        checks.positive("data_range", data_range)
     small, less_small = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     mean_a, mean_b = _window_means(a, window), _window_means(b, window)
     # Windows are centered at the maps' means before squaring: a float32 matter only.

@@ -9,7 +9,7 @@ import chex
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 
 
 def high_mask(a: Array, *, share: ArrayLike) -> Array:
@@ -30,7 +30,7 @@ def high_mask(a: Array, *, share: ArrayLike) -> Array:
     [[False, True], [True, False]]
     """
     chex.assert_rank(a, 2)
-    ascent.check_between("share", share, 0, 1)
+    checks.between("share", share, 0, 1)
     return a >= jnp.quantile(a, 1 - jnp.asarray(share))
 
 

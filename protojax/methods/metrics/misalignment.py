@@ -15,7 +15,7 @@ import chex
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 from protojax.methods.metrics import localization
 
 
@@ -90,7 +90,7 @@ def rank_change(
     """
     chex.assert_rank([before, after, owners], 1)
     chex.assert_equal_shape([before, after, owners])
-    ascent.check_index("prototype", prototype, len(owners), "prototypes")
+    checks.index("prototype", prototype, len(owners), "prototypes")
     other = owners != owners[prototype]
     above = [jnp.sum(other & (s > s[prototype])) for s in (before, after)]
     return above[1] - above[0]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike, Explain, Fn, Key, Score
-from protojax.mechanisms import ascent, images
+from protojax.mechanisms import ascent, checks
 
 
 class Curve(NamedTuple):
@@ -63,7 +63,7 @@ def class_entry(values: Array, y: ArrayLike) -> Array:
     2.0
     """
     chex.assert_rank([values, y], [1, 0])
-    ascent.check_index("y", y, values.size, "classes")
+    checks.index("y", y, values.size, "classes")
     return values.at[y].get(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False
     )
@@ -144,7 +144,7 @@ def local_lipschitz(
     >>> round(float(ratio), 4)
     3.0
     """
-    ascent.check_positive("radius", radius)
+    checks.positive("radius", radius)
     before = explain(x)
 
     def ratio(z: Array) -> Array:
@@ -306,8 +306,8 @@ def _norm(a: Array) -> Array:
 def _largest_nearby(
     value: Fn, x: Array, radius: ArrayLike, key: Key, samples: int
 ) -> Array:
-    images.check(x)
-    ascent.check_count("samples", samples)
+    checks.image(x)
+    checks.count("samples", samples)
     project = ascent.within(x, radius)
 
     def draw(draw_key: Key) -> Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 
 
 def enlarge(a: Array, size: Sequence[int]) -> Array:
@@ -70,7 +70,7 @@ def high_crop(a: Array, *, percentile: ArrayLike = 95.0) -> Array:
     [1, 2, 1, 2]
     """
     chex.assert_rank(a, 2)
-    ascent.check_between("percentile", percentile, 0, 100)
+    checks.between("percentile", percentile, 0, 100)
     high = a >= jnp.percentile(a, percentile)
     ends = []
     for axis in (1, 0):

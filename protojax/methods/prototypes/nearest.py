@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 
 
 class Nearest(NamedTuple):
@@ -58,7 +58,7 @@ def none_found(prototypes: Array, *, k: int) -> Nearest:
     [[-1, -1], [-1, -1], [-1, -1]]
     """
     chex.assert_rank(prototypes, 2)
-    ascent.check_count("k", k)
+    checks.count("k", k)
     count, depth = prototypes.shape
     return Nearest(
         distance=jnp.full((count, k), jnp.inf, prototypes.dtype),
@@ -108,7 +108,7 @@ def nearest(
     """
     chex.assert_rank([latent, prototypes, labels, images], [4, 2, 1, 1])
     chex.assert_equal_shape_prefix([latent, labels, images], 1)
-    ascent.check_count("k", k)
+    checks.count("k", k)
     (count, _, columns, depth), num = latent.shape, len(prototypes)
     patches = latent.reshape(count, -1, 1, depth)
     if owners is None:
@@ -189,7 +189,7 @@ def push(found: Nearest, owners: Sequence[int]) -> Array:
     [1.0, 3.0]
     """
     chex.assert_axis_dimension(found.distance, 0, len(owners))
-    if ascent.known(found.distance):
+    if checks.known(found.distance):
         lost = np.flatnonzero(~np.isfinite(found.distance[:, 0])).tolist()
         if lost:
             names = ", ".join(

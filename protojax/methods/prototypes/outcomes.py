@@ -6,7 +6,7 @@ import chex
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 
 
 class Moved(NamedTuple):
@@ -90,5 +90,5 @@ def rank(similarities: Array, prototype: ArrayLike) -> Array:
     2
     """
     chex.assert_rank([similarities, prototype], [1, 0])
-    ascent.check_index("prototype", prototype, len(similarities), "prototypes")
+    checks.index("prototype", prototype, len(similarities), "prototypes")
     return 1 + jnp.sum(~(similarities <= similarities[prototype]))

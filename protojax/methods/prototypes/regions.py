@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protojax.contracts import Array, ArrayLike
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 
 
 def covered_cells(
@@ -38,7 +38,7 @@ def covered_cells(
     )
     covered = jnp.einsum("ih,jw,hw->ij", rows, columns, mask, precision="highest")
     cells = covered > share + 1e-6  # a rounding error is no pixel
-    if ascent.known((mask, share)) and not np.asarray(cells).any():
+    if checks.known((mask, share)) and not np.asarray(cells).any():
         most = float(jnp.max(covered))
         raise ValueError(
             f"`mask` covers at most {most:.2f} of any of the {grid[0]} x {grid[1]} "

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike, Key
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 
 
 class Dictionary(NamedTuple):
@@ -53,7 +53,7 @@ def dictionary(z: Array, *, size: int, key: Key) -> Dictionary:
     (5, 3)
     """
     chex.assert_rank(z, 2)
-    ascent.check_count("size", size)
+    checks.count("size", size)
     atoms = _unit(jax.random.normal(key, (size, z.shape[1]), z.dtype))
     return Dictionary(atoms.T, jnp.zeros(size, z.dtype), atoms, jnp.mean(z, axis=0))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from protojax.contracts import Array, ArrayLike
-from protojax.mechanisms import ascent
+from protojax.mechanisms import checks
 
 
 class Regression(NamedTuple):
@@ -136,7 +136,7 @@ def read_back(logits: Array, predicted: Array, c: ArrayLike) -> Array:
     [1.0, 5.0, 3.0]
     """
     classes = logits.shape[-1]
-    ascent.check_index("c", c, classes, "classes")
+    checks.index("c", c, classes, "classes")
     chex.assert_equal_shape_prefix([logits, predicted], jnp.ndim(logits) - 1)
     chosen = jnp.arange(classes) == c
     chosen = chosen.reshape((1,) * (jnp.ndim(logits) - 1) + (-1,))

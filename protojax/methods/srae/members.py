@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from protojax.contracts import Array, ArrayLike, Key, PyTree
-from protojax.mechanisms import ascent, lowering
+from protojax.mechanisms import checks, lowering
 
 Loss = Callable[[PyTree, PyTree, Key], Array]
 """`(params, batch, key) -> []`, minimized; `key` is consumed."""
@@ -70,7 +70,7 @@ def member(
     >>> member({"w": jnp.ones(2)}, optax.sgd(0.1), rounds=3).trace.shape
     (3,)
     """
-    ascent.check_count("rounds", rounds)
+    checks.count("rounds", rounds)
     dtype = jax.tree.leaves(params)[0].dtype
     return Member(
         params,
@@ -220,7 +220,7 @@ def stratified(own: Array, *, size: int, share: float, steps: int) -> Batches:
     >>> jnp.sum(own[drawn], axis=1).tolist()
     [2, 2, 2, 2]
     """
-    ascent.check_count("steps", steps)
+    checks.count("steps", steps)
     inside = round(share * size)
     if not 1 <= inside < size:
         raise ValueError(
@@ -228,7 +228,7 @@ def stratified(own: Array, *, size: int, share: float, steps: int) -> Batches:
             "one example on both sides"
         )
     count = jnp.sum(own)
-    if ascent.known(own) and not 0 < int(count) < len(own):
+    if checks.known(own) and not 0 < int(count) < len(own):
         raise ValueError(
             f"`own` is true for {count} of {len(own)} examples: take a class that "
             "occurs, beside others"

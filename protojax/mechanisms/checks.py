@@ -1,10 +1,10 @@
-"""Checks of values, which ask first whether they are known."""
+"""Checks of shapes, and of values where they are known."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from protojax.contracts import ArrayLike, PyTree
+from protojax.contracts import Array, ArrayLike, PyTree
 
 
 def known(tree: PyTree) -> bool:
@@ -22,7 +22,7 @@ def known(tree: PyTree) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
-def check_count(name: str, value: int) -> None:
+def count(name: str, value: int) -> None:
     """Refuse a count below one, or one that is no whole number.
 
     Args:
@@ -32,7 +32,7 @@ def check_count(name: str, value: int) -> None:
     Raises:
       ValueError: naming argument and value.
 
-    >>> check_count("steps", 1)
+    >>> count("steps", 1)
     """
     if value < 1:
         raise ValueError(f"`{name}` is {value}: it must be at least 1")
@@ -40,7 +40,7 @@ def check_count(name: str, value: int) -> None:
         raise ValueError(f"`{name}` is {value}: pass a whole number")
 
 
-def check_number(name: str, value: ArrayLike) -> None:
+def number(name: str, value: ArrayLike) -> None:
     """Refuse an array in the place of one number, over whose axes it would broadcast.
 
     Args:
@@ -50,7 +50,7 @@ def check_number(name: str, value: ArrayLike) -> None:
     Raises:
       ValueError: naming argument, shape and remedy.
 
-    >>> check_number("radius", 8 / 255)
+    >>> number("radius", 8 / 255)
     """
     if np.ndim(value):
         raise ValueError(
@@ -59,7 +59,7 @@ def check_number(name: str, value: ArrayLike) -> None:
         )
 
 
-def check_index(name: str, value: ArrayLike, count: int, of: str) -> None:
+def index(name: str, value: ArrayLike, count: int, of: str) -> None:
     """Refuse an index that is out of range, where indexing would clamp or wrap it.
 
     A boolean is none either: indexing would take it for a mask.
@@ -73,7 +73,7 @@ def check_index(name: str, value: ArrayLike, count: int, of: str) -> None:
     Raises:
       ValueError: naming argument, value and range.
 
-    >>> check_index("y", 9, 10, "classes")
+    >>> index("y", 9, 10, "classes")
     """
     if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
         raise ValueError(f"`{name}` is {value}: pass a whole number")
@@ -84,7 +84,7 @@ def check_index(name: str, value: ArrayLike, count: int, of: str) -> None:
         )
 
 
-def check_between(name: str, value: ArrayLike, low: float, high: float) -> None:
+def between(name: str, value: ArrayLike, low: float, high: float) -> None:
     """Refuse a number that is not between two others, where it is known.
 
     Args:
@@ -96,7 +96,7 @@ def check_between(name: str, value: ArrayLike, low: float, high: float) -> None:
     Raises:
       ValueError: naming argument, value and range.
 
-    >>> check_between("share", 0.5, 0, 1)
+    >>> between("share", 0.5, 0, 1)
     """
     if not known(value):
         return
@@ -105,7 +105,7 @@ def check_between(name: str, value: ArrayLike, low: float, high: float) -> None:
         raise ValueError(f"`{name}` is {value}: choose from {low} to {high}")
 
 
-def check_positive(name: str, value: ArrayLike, *, or_zero: bool = False) -> None:
+def positive(name: str, value: ArrayLike, *, or_zero: bool = False) -> None:
     """Refuse a number that is not above zero, where it is known.
 
     Args:
@@ -116,9 +116,9 @@ def check_positive(name: str, value: ArrayLike, *, or_zero: bool = False) -> Non
     Raises:
       ValueError: naming argument and value.
 
-    >>> check_positive("step_size", 0.1)
+    >>> positive("step_size", 0.1)
     """
-    check_number(name, value)
+    number(name, value)
     if not known(value):
         return
     if not (np.asarray(value) >= 0 if or_zero else np.asarray(value) > 0):
@@ -126,7 +126,7 @@ def check_positive(name: str, value: ArrayLike, *, or_zero: bool = False) -> Non
         raise ValueError(f"`{name}` is {value}: it must be {least}")
 
 
-def check_finite(name: str, tree: PyTree, remedy: str) -> None:
+def finite(name: str, tree: PyTree, remedy: str) -> None:
     """Refuse numbers that are not finite, where they are known.
 
     Args:
@@ -137,7 +137,7 @@ def check_finite(name: str, tree: PyTree, remedy: str) -> None:
     Raises:
       ValueError: naming argument and remedy.
 
-    >>> check_finite("b", {"a": np.ones(3)}, "look at the gradient that it is")
+    >>> finite("b", {"a": np.ones(3)}, "look at the gradient that it is")
     """
     if not known(tree):
         return
@@ -168,3 +168,43 @@ def size_of(name: str, examples: PyTree) -> int:
             "non-zero number of examples along their first axis"
         )
     return next(iter(counts))[0]
+
+
+def image(x: Array) -> None:
+    """Raise unless this is one image of floating-point pixels.
+
+    Args:
+      x: `[H, W, C]` image.
+
+    Raises:
+      ValueError: it is a batch, holds integers, or is known to hold NaN.
+
+    >>> import jax.numpy as jnp
+    >>> image(jnp.ones((1, 1, 3)))
+    """
+    axes("x", x, "H", "W", "C")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"`x` is {x.dtype}: pass float32 pixels in [0, 1]")
+    if known(x) and np.isnan(x).any():
+        raise ValueError("`x` has NaN pixels: repair or drop this image")
+
+
+def axes(name: str, value: Array, *names: str) -> None:
+    """Refuse a batch in the place of one example.
+
+    Args:
+      name: how the argument is called.
+      value: of any shape.
+      *names: of the axes that it must have.
+
+    Raises:
+      ValueError: naming argument, shape and remedy.
+
+    >>> import jax.numpy as jnp
+    >>> axes("a", jnp.ones((2, 3)), "H", "W")
+    """
+    if jnp.ndim(value) != len(names):
+        raise ValueError(
+            f"`{name}` has shape {jnp.shape(value)}: pass one example, "
+            f"[{', '.join(names)}], and use `jax.vmap` for a batch"
+        )
