@@ -116,7 +116,8 @@ def bar(total: int, done: int, *, unit: str = "row") -> Iterator[Callable[[int],
 
     A bar where somebody looks and tqdm is installed. Else lines in the log: the first
     after ten seconds, then after a tenth of the time that has gone by, ten minutes at
-    most.
+    most. They tell the time left from what came after the first step, in which a
+    program is compiled.
 
     Args:
       total: how much there is to do.
@@ -142,21 +143,46 @@ def bar(total: int, done: int, *, unit: str = "row") -> Iterator[Callable[[int],
 
 def _lines(total: int, done: int, unit: str) -> Callable[[int], None]:
     begin = said = time.monotonic()
-    before = done
+    since: tuple[float, int] | None = None  # when, and how much was done
 
     def step(count: int) -> None:
-        nonlocal done, said
-        done += count
+        nonlocal done, said, since
         now = time.monotonic()
+        # What came first was compiled, too, and says nothing of the rest.
+        timed = since or ((begin, done) if done + count >= total else None)
+        done += count
+        since = since or (now, done)
         wait = min(max(_LEAST, (now - begin) / 10), _MOST)
         if now - said < wait and done < total:
             return
         said = now
-        rate = (done - before) / max(now - begin, 1e-9)
-        left = (total - done) / rate
-        _log.info("%d of %d, %.3g %ss/s, %.0f s left", done, total, rate, unit, left)
+        if timed is None:
+            _log.info("%d of %d; the time left is not known yet", done, total)
+            return
+        rate = (done - timed[1]) / max(now - timed[0], 1e-9)
+        left = duration((total - done) / rate)
+        _log.info("%d of %d, %.3g %ss/s, %s left", done, total, rate, unit, left)
 
     return step
+
+
+def duration(seconds: float) -> str:
+    """A time for a reader.
+
+    Args:
+      seconds: how many.
+
+    Returns:
+      It in seconds, minutes or hours.
+
+    >>> duration(5.2), duration(600.0), duration(9000.0)
+    ('5 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.1f} s" if 0 < seconds < 1 else f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def _is_interactive() -> bool:

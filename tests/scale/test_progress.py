@@ -34,12 +34,29 @@ def test_without_tqdm_progress_is_a_line_with_rate_and_time_left(
         now = 4.0
         step(10)  # too early for a line
         now = 20.0
-        step(10)
+        step(8)
         now = 21.0
-        step(40)
+        step(42)
     assert [record.getMessage() for record in caplog.records] == [
-        "60 of 100, 1 rows/s, 40 s left",
-        "100 of 100, 2.86 rows/s, 0 s left",
+        "58 of 100, 0.5 rows/s, 84 s left",
+        "100 of 100, 2.94 rows/s, 0 s left",
+    ]
+
+
+def test_the_time_left_is_not_told_from_the_step_that_was_compiled(
+    without_tqdm, monkeypatch, caplog
+):
+    del without_tqdm
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with caplog.at_level(logging.INFO, "protojax"), progress.bar(1000, 0) as step:
+        now = 60.0
+        step(1)
+        now = 80.0
+        step(99)
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 of 1000; the time left is not known yet",
+        "100 of 1000, 4.95 rows/s, 3 min left",
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from protojax.contracts import PyTree
-from protojax.scale import fitting, programs, rows
+from protojax.scale import fitting, programs, progress, rows
 from protojax.scale.sweeps import streams
 
 
@@ -128,24 +128,17 @@ all, estimated |
         lines.append(
             f"| {name} | {program.settings} | {program.examples} | {program.lanes} "
             f"| {program.bytes / 2**20:,.0f} MiB "
-            f"| {_duration(program.compile_seconds)} | {_duration(program.seconds)} |"
+            f"| {progress.duration(program.compile_seconds)} "
+            f"| {progress.duration(program.seconds)} |"
         )
     rows = sum(p.settings * p.examples for p in planned)
     most = max((p.bytes for p in planned), default=0)
     count = f"{len(planned)} program{'s' * (len(planned) != 1)}"
-    seconds = _duration(sum(p.seconds for p in planned))
+    seconds = progress.duration(sum(p.seconds for p in planned))
     return "\n".join(lines) + (
         f"\n\n{count}, {rows:,} rows, at most {most / 2**20:,.0f} MiB per device, "
         f"about {seconds}."
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 1 else f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _calls_of(source: programs.Source, program: programs.Program) -> int:
