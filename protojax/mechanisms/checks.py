@@ -41,17 +41,19 @@ def count(name: str, value: int) -> None:
 
 
 def number(name: str, value: ArrayLike) -> None:
-    """Refuse an array in the place of one number, over whose axes it would broadcast.
+    """Refuse what is no number, and an array, over whose axes it would broadcast.
 
     Args:
       name: how the argument is called.
       value: `[]` the number; may be traced.
 
     Raises:
-      ValueError: naming argument, shape and remedy.
+      ValueError: naming argument, value or shape, and remedy.
 
     >>> number("radius", 8 / 255)
     """
+    if known(value) and np.asarray(value).dtype.kind in "OUS":
+        raise ValueError(f"`{name}` is {value!r}: pass a number")
     if np.ndim(value):
         raise ValueError(
             f"`{name}` has shape {np.shape(value)}: pass one number, and use "

@@ -256,6 +256,8 @@ def test_bad_balls_are_named():
     x = image()
     with pytest.raises(ValueError, match="`radius` is -0.1"):
         ascent.within(x, -0.1)
+    with pytest.raises(ValueError, match="`radius` is '4/255': pass a number"):
+        ascent.within(x, "4/255")
     with pytest.raises(ValueError, match="`radius` is nan"):
         ascent.within(x, float("nan"))
     with pytest.raises(ValueError, match=r"`radius` has shape \(3,\): .*jax.vmap"):

@@ -258,6 +258,11 @@ def test_what_has_no_relu_says_so(smooth):
         activations.replace(smooth, activations.softplus(1.0))(Z)
 
 
+def test_what_is_put_in_the_place_of_a_relu_is_a_function():
+    with pytest.raises(ValueError, match="`act` is 30.0: pass a function"):
+        activations.replace(nn.relu, 30.0)
+
+
 def test_a_sharpness_that_is_none_is_named():
     for beta in (0.0, -2.0, jnp.nan):
         with pytest.raises(ValueError, match=f"`beta` is {beta}: it must be above"):

@@ -85,6 +85,7 @@ def replace(fn: Fn, act: Callable[[Array], Array]) -> Fn:
       A function like `fn`. `jit` belongs outside.
 
     Raises:
+      ValueError: `act` is no function.
       NoReLU: (when called) `fn` holds no ReLU.
 
     >>> import jax, jax.numpy as jnp
@@ -92,6 +93,10 @@ def replace(fn: Fn, act: Callable[[Array], Array]) -> Fn:
     >>> print(f"{jax.grad(twin)(0.0):.1f}")
     1.0
     """
+    if not callable(act):
+        raise ValueError(
+            f"`act` is {act!r}: pass a function, say `activations.softplus(30.0)`"
+        )
     return swap(fn, act, lambda z, top: act(z) - act(z - top))
 
 
