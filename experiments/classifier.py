@@ -9,6 +9,7 @@ is kept in checkpoints, and goes on where it was stopped, to the bit.
 import dataclasses
 import functools
 import itertools
+import logging
 import os
 import pathlib
 import zlib
@@ -25,6 +26,8 @@ from experiments import checks, cli, trainings
 from protojax import checkpoints, data, models, sweeps, training
 from protojax.contracts import Array, Key, PyTree
 from protojax.scale import figures, identity, pages, parts, progress, report, storage
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,7 @@ def fit(config: Config, folder: pathlib.Path) -> PyTree:
     start = int(state.step)
     if start == config.steps:
         return state.params
+    _log.info("training a network on drawn birds; it is kept in %s", folder)
     batches = data.batches(
         f"parts:{config.train}",
         "train",

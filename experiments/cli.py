@@ -178,7 +178,7 @@ def _prepare() -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.WARNING,
-        format="%(asctime)s %(name)s: %(message)s",
+        format="%(asctime)s %(module)s: %(message)s",
         datefmt="%H:%M:%S",
         force=True,  # a package may have set up its own by being imported
     )

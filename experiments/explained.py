@@ -184,11 +184,18 @@ def check(
     if not names:
         raise ValueError(f"`{knob}` is empty: give at least one")
     for name in names:
-        found = getattr(attributions, VARIANTS.get(name, name), None)
-        explains = callable(found) and "score" in inspect.signature(found).parameters
-        if name in refused or not explains:
-            why = refused.get(name, "is not in `protojax.attributions`")
-            raise ValueError(f"`{knob}` has {name!r}, which {why}")
+        if name in refused or not _explains(name):
+            known = [
+                seen for seen in (*vars(attributions), *VARIANTS) if _explains(seen)
+            ]
+            choices = ", ".join(seen for seen in known if seen not in refused)
+            none = f"is not in `protojax.attributions`: choose from {choices}"
+            raise ValueError(f"`{knob}` has {name!r}, which {refused.get(name, none)}")
+
+
+def _explains(name: str) -> bool:
+    found = getattr(attributions, VARIANTS.get(name, name), None)
+    return inspect.isfunction(found) and "score" in inspect.signature(found).parameters
 
 
 def k_of(k: int | None, x: Array) -> int:

@@ -192,7 +192,7 @@ def set_up(
         baseline=config.baseline,
     )
     network, examples = subject.network, subject.examples
-    _log.info("softplus twin of sharpness %.3g", subject.beta)
+    _log.info("attacks follow a softplus twin of sharpness %.3g", subject.beta)
     attacks = studies.Study(
         functools.partial(one, network.fn, config, subject.color),
         sweeps.grid(

@@ -147,7 +147,7 @@ def set_up(config: Config) -> dict[str, studies.Study]:
     subject, angled = load(config)
     network, weights = subject.network, subject.network.weights
     few = first(subject.examples, config.few)
-    _log.info("softplus twin of sharpness %.3g", subject.beta)
+    _log.info("attacks follow a softplus twin of sharpness %.3g", subject.beta)
 
     def of_images(one: Callable, **axes: Any) -> studies.Study:
         look = functools.partial(one, network.fn, config)

@@ -279,7 +279,8 @@ def _own(name: str) -> tuple[Fn, PyTree]:
     if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0])):
         raise ValueError(
             f"`model` is {name!r}, which must return (fn, weights) with"
-            f" fn(weights, image) -> logits; it returned {type(made).__name__}"
+            f" fn(weights, image) -> logits; it returned {type(made).__name__}: of an"
+            " NNX module return (lambda net, x: net(x), net)"
         )
     return made
 

@@ -115,7 +115,7 @@ def set_up(config: Config) -> tuple[subjects.Subject, dict[str, studies.Study]]:
         image_size=config.image_size,
         images=config.images,
     )
-    _log.info("softplus twin of sharpness %.3g", subject.beta)
+    _log.info("attacks follow a softplus twin of sharpness %.3g", subject.beta)
     beta = subject.beta
     ball = {"radius": [config.radius / 255], "step_size": [config.step_size / 255]}
     usual = explained.SHARPNESS

@@ -34,7 +34,7 @@ KEY = jax.random.key(0)
         (fragility, {"k": 0}, "`k` is 0"),
         (fragility, {"attacks": ("topk",)}, "`attacks` has 'topk'.*mean 'top_k'"),
         (fragility, {"attributions": ("grad_cam",)}, "'grad_cam', which needs a layer"),
-        (fragility, {"attributions": ("gradients",)}, "which is not in `protojax.attr"),
+        (fragility, {"attributions": ("gradients",)}, "which is not in.*gradient, "),
         (strength, {"attributions": ("grad_cam",)}, "`attributions` has 'grad_cam'"),
         (strength, {"attribution": "guided_gradient"}, "has no smooth twin"),
         (strength, {"bystanders": ("grad_cam",)}, "`bystanders` has 'grad_cam'"),
