@@ -65,8 +65,7 @@ def find(name: str, split: str, *, image_size: int) -> Source:
     openers = {"folder": _folder, "npz": _npz}
     if scheme not in openers or not rest:
         raise ValueError(
-            f"`name` of images is {name!r}: it must be tfds:NAME, folder:PATH, npz:PATH"
-            " or parts"
+            f"images are {name!r}: it must be tfds:NAME, folder:PATH, npz:PATH or parts"
         )
     return openers[scheme](rest, split)
 
