@@ -65,7 +65,7 @@ def maps(
 
     at = x
     if layer.map_at:
-        at = activations.record(fn, [layer.map_at])(x)[1][layer.map_at]
+        at = activations.layer(fn, layer.map_at)(x)
     count = jax.eval_shape(drawn, x).shape[0]
 
     def one(start: Array) -> Array:

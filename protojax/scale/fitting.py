@@ -18,6 +18,16 @@ _log = logging.getLogger(__name__)
 _SHARE = 0.8  # of the memory that is free: others want some, and it is fragmented
 _PARTS = 256  # of one setting, at most: what is lost with a part is little enough
 _MEMORY_FILE = pathlib.Path("/proc/meminfo")
+_CONTAINERS = pathlib.Path("/sys/fs/cgroup")
+_CONTAINER = (  # its limit, what it holds, and what of that is a cache of files
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
 
 
 def usual_chunk(mesh: Mesh, count: int) -> int:
@@ -83,8 +93,22 @@ def fitted(
 
 
 def _host_memory() -> float:
-    if not _MEMORY_FILE.exists():
+    """What is free on this machine, or in this container, where that is less."""
+    free = [_container_memory(*names) for names in _CONTAINER]
+    if _MEMORY_FILE.exists():
+        lines = _MEMORY_FILE.read_text().replace(":", "").splitlines()
+        free.append(1024.0 * _fact(lines, "MemAvailable"))
+    return min(free)
+
+
+def _container_memory(limit: str, used: str, stat: str, dropped: str) -> float:
+    most = _CONTAINERS / limit
+    if not most.exists() or (bytes_ := most.read_text().strip()) == "max":
         return math.inf
-    lines = _MEMORY_FILE.read_text().splitlines()
-    facts = {name: rest.split() for name, _, rest in (x.partition(":") for x in lines)}
-    return float(facts["MemAvailable"][0]) * 1024
+    lines = (_CONTAINERS / stat).read_text().splitlines()
+    held = int((_CONTAINERS / used).read_text()) - _fact(lines, dropped)
+    return float(int(bytes_) - held)
+
+
+def _fact(lines: list[str], name: str) -> int:
+    return next(int(line.split()[1]) for line in lines if line.split()[0] == name)

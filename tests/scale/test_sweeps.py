@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from protojax.scale import fitting, programs, report, rows, storage, sweeps
+from protojax.scale import fitting, report, rows, storage, sweeps
 
 KEY = jax.random.key(7)
 WEIGHTS = jnp.asarray([1.0, 2.0, 3.0])
@@ -387,10 +387,3 @@ def test_where_one_example_is_too_much_it_is_tried_with_a_warning(monkeypatch, c
     (planned,) = sweeps.plan(one, WEIGHTS, settings, examples())
     assert planned.lanes == 4  # devices
     assert "one example on each device needs" in caplog.text
-
-
-def test_the_memory_that_is_free_is_known(monkeypatch, tmp_path):
-    mesh = programs.mesh(None)
-    assert 2**20 < fitting.room(mesh) < 2**50
-    monkeypatch.setattr(fitting, "_MEMORY_FILE", tmp_path / "none")
-    assert fitting.room(mesh) == float("inf")

@@ -15,7 +15,7 @@ function as on a module of Flax or Equinox:
 from protojax.methods.activations.backward import BackwardRule, Site, propagate
 from protojax.methods.activations.excited import contrastive, excitation
 from protojax.methods.activations.overrides import guided, redirected
-from protojax.methods.activations.recording import intervene, layers, record
+from protojax.methods.activations.recording import intervene, layer, layers, record
 from protojax.methods.activations.relevance import (
     Layer,
     RelevanceRule,
@@ -56,6 +56,7 @@ __all__ = [
     "gamma",
     "guided",
     "intervene",
+    "layer",
     "layers",
     "multipliers",
     "propagate",

@@ -76,6 +76,29 @@ def record(
     return recorded
 
 
+def layer(fn: Fn, name: str) -> Callable[[Array], Array]:
+    """Return the part of `fn` up to one of its layers.
+
+    `objectives.linear(layer(fn, name), weights)` is a channel, a neuron or a direction
+    at a place, as its weights say: mixed jobs on one layer are one program.
+
+    Args:
+      fn: any traceable function of one array.
+      name: of the layer, see `layers`.
+
+    Returns:
+      `x -> value` of the layer, in its shape.
+
+    Raises:
+      ValueError: (when called) `fn` has no layer of that name.
+
+    >>> import jax, jax.numpy as jnp
+    >>> layer(lambda x: 3 * jax.nn.relu(x), "relu:0")(jnp.array([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
+    return lambda x: record(fn, [name])(x)[1][name]
+
+
 def intervene(fn: Fn, name: str) -> Callable[[Array, Array], PyTree]:
     """Return `fn` with one of its layers set from outside.
 

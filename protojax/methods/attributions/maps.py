@@ -64,7 +64,7 @@ def class_activation(score: Score, x: Array, *, layer: str) -> Array:
     [[2.0, 2.0]]
     """
     score = inputs.checked(score, x)
-    value = activations.record(score, [layer])(x)[1][layer]
+    value = activations.layer(score, layer)(x)
     slope = jax.grad(activations.intervene(score, layer), argnums=1)(x, value)
     weights = jnp.mean(slope, axis=tuple(range(value.ndim - 1)))
     small = value @ weights

@@ -229,9 +229,7 @@ def conductance(
     score = inputs.checked(score, x)
     start = inputs.baseline_of(x, baseline)
     above = jax.grad(activations.intervene(score, layer), argnums=1)
-
-    def below(x):
-        return activations.record(score, [layer])(x)[1][layer]
+    below = activations.layer(score, layer)
 
     def at(t):
         point = start + t * (x - start)

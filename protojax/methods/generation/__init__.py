@@ -98,7 +98,6 @@ from protojax.methods.generation.units import (
     channel,
     deepdream,
     direction,
-    layer,
     neuron,
 )
 
@@ -146,7 +145,6 @@ __all__ = [
     "inverse",
     "isolate",
     "isotropic_high_frequency",
-    "layer",
     "leave_out",
     "logit_variance",
     "maco",

@@ -6,7 +6,7 @@ those before it positions: `[h, w, C]` of a convolution, `[C]` of a dense layer,
 program. Several at once are plain Python: `lambda x: a(x) - 0.5 * b(x)`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import chex
 import jax
@@ -17,26 +17,6 @@ from protojax.mechanisms import checks
 from protojax.methods import activations
 
 FLOOR = 0.1  # of cosines, so that a dot product of any sign has a gradient
-
-
-def layer(fn: Fn, name: str) -> Callable[[Array], Array]:
-    """A layer's values, as a function of the image.
-
-    `objectives.linear(layer(fn, name), weights)` is a channel, a neuron or a direction
-    at a place, as its weights say: mixed jobs on one layer are one program.
-
-    Args:
-      fn: any traceable function of an image.
-      name: of the layer, see `activations.layers`.
-
-    Returns:
-      `[H, W, C] -> [..., C']`; it raises a ValueError if there is no such layer.
-
-    >>> import jax, jax.numpy as jnp
-    >>> layer(lambda x: 3 * jax.nn.relu(x), "relu:0")(jnp.array([-1.0, 2.0])).tolist()
-    [0.0, 2.0]
-    """
-    return lambda x: activations.record(fn, [name])(x)[1][name]
 
 
 def channel(fn: Fn, name: str, unit: ArrayLike) -> Objective:
@@ -60,7 +40,7 @@ def channel(fn: Fn, name: str, unit: ArrayLike) -> Objective:
     """
 
     def objective(x: Array) -> Array:
-        values = layer(fn, name)(x)
+        values = activations.layer(fn, name)(x)
         means = jnp.mean(values, axis=tuple(range(values.ndim - 1)))
         return _entry(means, (unit,), "unit", "channels")
 
@@ -93,7 +73,7 @@ def neuron(
     """
 
     def objective(x: Array) -> Array:
-        there = _at(layer(fn, name)(x), position)
+        there = _at(activations.layer(fn, name)(x), position)
         return _entry(there, (unit,), "unit", "channels")
 
     return objective
@@ -136,7 +116,7 @@ def direction(
     """
 
     def objective(x: Array) -> Array:
-        values = layer(fn, name)(x)
+        values = activations.layer(fn, name)(x)
         if vector.shape != values.shape[-1:]:
             raise ValueError(
                 f"`vector` has shape {vector.shape}, and layer {name!r} has "
@@ -167,7 +147,7 @@ def deepdream(fn: Fn, name: str) -> Objective:
     >>> float(deepdream(lambda x: 3 * jax.nn.relu(x), "relu:0")(x))
     8.0
     """
-    return lambda x: jnp.mean(layer(fn, name)(x) ** 2)
+    return lambda x: jnp.mean(activations.layer(fn, name)(x) ** 2)
 
 
 def caricature(fn: Fn, name: str, x: Array, *, power: ArrayLike = 1.0) -> Objective:
@@ -198,7 +178,7 @@ def caricature(fn: Fn, name: str, x: Array, *, power: ArrayLike = 1.0) -> Object
     >>> float(caricature(lambda x: 3 * jax.nn.relu(x), "relu:0", x)(2 * x))
     50.0
     """
-    values = layer(fn, name)
+    values = activations.layer(fn, name)
     target = jax.lax.stop_gradient(values(x)).ravel()
     return lambda z: _aligned(values(z).ravel(), target, power)
 

@@ -19,7 +19,7 @@ def peak_box(a: Array, *, half: int = 36) -> Array:
     """The square around the highest pixel of a map, as consistency takes it.
 
     Args:
-      a: `[H, W]` an enlarged map; of equal pixels the first counts.
+      a: `[H, W]` an enlarged map; of equal pixels the first counts, NaN as the highest.
       half: how many pixels the square reaches on each side; 36 for 224 pixels.
 
     Returns:

@@ -33,11 +33,8 @@ def attached(fn: Fn, layer: str, read: Callable[[Array], Array]) -> Fn:
     >>> float(attached(fn, "relu:0", jnp.max)(jnp.array([-1.0, 2.0])))
     2.0
     """
-
-    def run(x: Array) -> Array:
-        return read(activations.record(fn, [layer])(x)[1][layer])
-
-    return run
+    value = activations.layer(fn, layer)
+    return lambda x: read(value(x))
 
 
 def reconstructed(fn: Fn, layer: str, change: Callable[[Array], Array]) -> Fn:

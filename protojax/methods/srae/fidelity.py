@@ -126,7 +126,7 @@ def read_back(logits: Array, predicted: Array, c: ArrayLike) -> Array:
       c: `[]` the class.
 
     Returns:
-      `[..., K]`.
+      `[..., K]`; NaN for a traced class that does not exist.
 
     Raises:
       ValueError: if it is known that there is no such class.
@@ -140,7 +140,8 @@ def read_back(logits: Array, predicted: Array, c: ArrayLike) -> Array:
     chex.assert_equal_shape_prefix([logits, predicted], jnp.ndim(logits) - 1)
     chosen = jnp.arange(classes) == c
     chosen = chosen.reshape((1,) * (jnp.ndim(logits) - 1) + (-1,))
-    return jnp.where(chosen, predicted[..., None], logits)
+    replaced = jnp.where(chosen, predicted[..., None], logits)
+    return jnp.where(chosen.any(), replaced, jnp.nan)
 
 
 def least_squares(

@@ -26,7 +26,7 @@ def fn(x):
     return checkpoint_name(jnp.mean(h, (0, 1)) @ HEAD, "logits")
 
 
-H = np.asarray(generation.layer(fn, "before")(X), np.float64)
+H = np.asarray(activations.layer(fn, "before")(X), np.float64)
 VECTOR = jnp.asarray(RNG.normal(size=4), jnp.float32)
 
 
@@ -38,7 +38,7 @@ def aligned(h, v, power):
 
 def test_units_are_those_of_the_layer():
     v = np.asarray(VECTOR, np.float64)
-    other = np.asarray(generation.layer(fn, "before")(1 - X), np.float64)
+    other = np.asarray(activations.layer(fn, "before")(1 - X), np.float64)
     wanted = {
         "channel": (generation.channel(fn, "before", 2), H[..., 2].mean()),
         "logits": (generation.channel(fn, "logits", 1), fn(X)[1]),
@@ -59,7 +59,7 @@ def test_units_are_those_of_the_layer():
             aligned(H.ravel(), other.ravel(), 1),
         ),
         "linear": (
-            objectives.linear(generation.layer(fn, "before"), jnp.ones((6, 5, 4))),
+            objectives.linear(activations.layer(fn, "before"), jnp.ones((6, 5, 4))),
             H.sum(),
         ),
         "probability": (objectives.probability(fn, 2), jax.nn.softmax(fn(X))[2]),

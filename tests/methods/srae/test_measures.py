@@ -121,6 +121,7 @@ def test_a_class_that_does_not_exist_is_refused_and_one_that_never_occurs_is_nan
     logits = jnp.ones((4, 3))
     with pytest.raises(ValueError, match="`c` is 3 but there are 3 classes"):
         srae.read_back(logits, jnp.ones(4), 3)
+    assert np.isnan(jax.jit(srae.read_back)(logits, jnp.ones(4), 3)).all()
     found = srae.classification(logits, jnp.ones(4), 2, jnp.zeros(4, int))
     assert np.isnan(found.accuracy) and found.agreement == 1
 
