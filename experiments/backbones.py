@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import classifier, networks
-from protojax import models
+from protojax import activations, models
 from protojax.contracts import Fn, PyTree
 from protojax.mechanisms import tracing
 from protojax.models import pretrained, protopnet
@@ -88,7 +88,13 @@ def load(
         found = networks.load(name, image_size=image_size)
         layer = layer or _birds_layer(name) or LAYERS.get(name)
         if layer is None:
-            raise ValueError(f"`layer` must be named for the network {name!r}")
+            size = found.image_size
+            x = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
+            there = activations.layers(functools.partial(found.fn, found.weights), x)
+            raise ValueError(
+                f"`layer` must be named for the network {name!r}: choose from "
+                f"{', '.join(there)}"
+            )
         return of_layer(found.fn, found.weights, layer, found.image_size)
     model, usual, loader = known
     size = image_size or 224

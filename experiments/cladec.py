@@ -1,4 +1,4 @@
-"""ClaDec: what a layer of a classifier knows, shown as an image decoded from it.
+r"""ClaDec: what a layer of a classifier knows, shown as an image decoded from it.
 
 Claim (Schneider and Vlachos 2023): an image decoded from a layer shows what the
 classifier has kept of it, next to what a reference autoencoder can restore; asking the
@@ -7,7 +7,8 @@ one that is true to the classifier.
 
     python -m experiments.cladec                 the drawn birds, two layers
     python -m experiments.cladec mnist           the reproduction's networks on digits
-    python -m experiments.cladec --model my.module:network --data folder:my/images
+    python -m experiments.cladec --model my.module:network --data folder:my/images \
+        --layers relu:1 relu:2
 
 All alphas and seeds of a layer train at once. Decoded images are judged by the
 classifier and by new ones, relevance maps made of them by deletion and insertion, and

@@ -1,4 +1,4 @@
-"""Explanation networks: what a layer knows of a class, said in a few x-features.
+r"""Explanation networks: what a layer knows of a class, said in a few x-features.
 
 Claim (Qi, Khorram and Li 2021): a handful of non-negative x-features of a layer, with a
 linear read-out, stand for the classifier's score of a class; sparse reconstruction and
@@ -6,7 +6,8 @@ a pull-away term keep them meaningful and apart, better than other embeddings do
 
     python -m experiments.xnn                     the drawn birds, parts known
     python -m experiments.xnn cifar10             ResNet-20, 10 classes, 5 seeds
-    python -m experiments.xnn --model my.module:network --data folder:my/images
+    python -m experiments.xnn --model my.module:network --data folder:my/images \
+        --layer relu:2
 
 All networks of a method (classes, seeds) train at once in one program, beside
 baselines; then their contributions are attacked as explanations. What is the paper's

@@ -216,7 +216,7 @@ def test_dossier_8_the_loss_is_that_of_the_formula_and_convex_in_the_votes(confi
         ({"batch": 31}, "`batch` is 31, and there are 30 training images"),
         ({"batch_norm": "live"}, "`batch_norm` is live, and .* has no batch norms"),
         ({"layer": "nothing"}, "no layer is called 'nothing'"),
-        ({"layer": None}, "`layer` must be named for the network"),
+        ({"layer": None}, "`layer` must be named .*: choose from map"),
         ({"backbone": "resnet34", "layer": None}, "PROTOJAX_DATA|no weight file"),
         ({"weights": "random"}, "`weights` is 'random', and .* comes with its own"),
     ],
