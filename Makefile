@@ -52,7 +52,7 @@ test-newest:
 	  do $$python -c "" 2> /dev/null && echo $$python && break; done),python3.13)
 
 $(VENV)/.%: $(SOURCES)
-	@echo "installing into $(VENV), which takes a minute or some"
+	@echo "installing into $(VENV), which takes a minute or more"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[$*]" $(OLDEST)
 	touch $@
