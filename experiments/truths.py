@@ -67,7 +67,7 @@ def known(
     short = resize or image_size
     truth: Truth = {}
     if "trimap" in chosen[0]:
-        masks = [_segmentation(table.parent, row["trimap"]) for row in chosen]
+        masks = [_segmentation(table.parent, row) for row in chosen]
         truth["object"] = np.stack([fit(m, image_size, short) for m in masks])
     if "head_xmin" in chosen[0]:
         if lacking := [c for c in (*HEAD, "height", "width") if c not in chosen[0]]:
@@ -123,15 +123,22 @@ def _table(source: str) -> pathlib.Path | None:
     return table if table.is_file() else None
 
 
-def _segmentation(folder: pathlib.Path, name: str) -> np.ndarray:
-    if not name:
+def _segmentation(folder: pathlib.Path, row: dict[str, str]) -> np.ndarray:
+    if not row["trimap"]:
         return np.zeros((1, 1), bool)
-    with sources.pillow("reading segmentations").open(folder / name) as image:
-        found = np.asarray(image)
+    path, pillow = folder / row["trimap"], sources.pillow("reading segmentations")
+    with pillow.open(path) as trimap, pillow.open(folder / row["file"]) as image:
+        found, (width, height) = np.asarray(trimap), image.size
     if found.ndim != 2:
         raise ValueError(
-            f"{folder / name} is in color: a trimap is a gray image, or one of a "
-            "palette, and is 1 where the object is; save it as one"
+            f"{path} is in color: a trimap is a gray image, or one of a palette, and "
+            "is 1 where the object is; save it as one"
+        )
+    rows, columns = found.shape
+    if abs(rows * width - columns * height) > max(*found.shape, width, height):
+        raise ValueError(
+            f"{path} has {columns} x {rows} pixels, and its image {row['file']} "
+            f"{width} x {height}: a trimap has the shape of its image; save it so"
         )
     return found == 1
 

@@ -94,6 +94,7 @@ def _changed(rows, name, value):
         ((_changed, "head_xmax", "right"), ValueError, "0.png is no box .*'right'"),
         ((_changed, "head_ymax", ""), ValueError, "0.png is no box"),
         ((_changed, "trimap", "0.png"), ValueError, "0.png is in color"),
+        ((_changed, "trimap", "1-map.png"), ValueError, "and its image 0.png"),
         ((_changed, "trimap", "none.png"), FileNotFoundError, "none.png"),
     ],
 )

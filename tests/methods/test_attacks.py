@@ -300,6 +300,12 @@ def test_an_image_of_integers_is_named(name):
         ATTACKS[name](objective, x, **options.get(name, {}))
 
 
+def test_an_explanation_that_still_wants_its_network_is_named():
+    fn, x = lambda z: z.ravel(), jnp.ones((1, 2, 1))
+    with pytest.raises(ValueError, match=r"pass `explain\(fn\)`"):
+        attacks.top_k(fn, saliency, x, k=1, **SMALL)
+
+
 def test_a_climb_that_loses_the_label_finds_more_where_it_turns_back():
     """The first pixel is climbed; the label is lost where both sum to more than 1.1."""
     fn = lambda z: jnp.stack([1.1 - jnp.sum(z), jnp.array(0.0)])  # noqa: E731

@@ -59,8 +59,8 @@ def top_k(
       the damage, on the model itself.
 
     Raises:
-      ValueError: if the map has fewer than k pixels, for noise without a twin, and as
-        `pgd`.
+      ValueError: if the map has fewer than k pixels or is none, for noise without a
+        twin, and as `pgd`.
       Stalled: if the gradient at the start is known to be zero everywhere.
 
     References:
@@ -74,7 +74,7 @@ def top_k(
     >>> [round(float(pixel), 2) for pixel in out.x.ravel()]
     [0.46, 0.44]
     """
-    before = explain(x)
+    before = _explained(explain, x)
     left = objectives.top_k(explain, before, k=k)
     damage = left if measure is None else _damage(explain, before, measure)
     return search.pgd(
@@ -205,7 +205,7 @@ def mass_center(
     probe = max(1, steps // 10) if probe is None else probe
     if not 1 <= probe <= steps:
         raise ValueError(f"`probe` is {probe}: choose 1 <= probe <= steps ({steps})")
-    before = explain(x)
+    before = _explained(explain, x)
     damage = _damage(explain, before, measure or metrics.center_shift)
     select = objectives.label_kept(damage, fn, x)
 
@@ -281,7 +281,7 @@ def mass_center_truncated(
     >>> [round(float(pixel), 2) for pixel in out.x.ravel()]
     [0.46, 0.34]
     """
-    damage = _damage(explain, explain(x), measure or metrics.center_shift)
+    damage = _damage(explain, _explained(explain, x), measure or metrics.center_shift)
 
     def distance(climbed: Explain) -> Objective:
         center = jnp.trunc(metrics.center_of_mass(climbed(x)))
@@ -311,6 +311,16 @@ def _climbed(
     if twin is None:
         raise ValueError("`noise` is for a `twin` that takes a `key`: pass one")
     return lambda z, *, key: build(functools.partial(twin, key=key))(z)
+
+
+def _explained(explain: Explain, x: Array) -> Array:
+    before = explain(x)
+    if callable(before):
+        raise ValueError(
+            "`explain` gives a function for an image, and no map: if it takes the "
+            "network first, pass `explain(fn)`"
+        )
+    return before
 
 
 def _damage(explain: Explain, before: Array, measure: Metric) -> Objective:
