@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from scipy import special
 
 from protojax.contracts import Array, Key, MatVec, PyTree
 from protojax.mechanisms.curvature import krylov
@@ -188,6 +187,8 @@ def interval(value: PyTree, error: PyTree, degrees: int) -> Estimate:
     >>> round(float(found.low), 3), round(float(found.high), 3)
     (-1.306, 3.306)
     """
+    from scipy import special  # takes a fifth of a second to load
+
     width = jax.tree.map(lambda e: float(special.stdtrit(degrees, 0.975)) * e, error)
     low = jax.tree.map(lambda v, w: v - w, value, width)
     high = jax.tree.map(lambda v, w: v + w, value, width)
