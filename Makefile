@@ -4,8 +4,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Modules are compiled when they are first imported, and not all of them now.
+# Modules are compiled after they are installed, by all cores, and not by pip's one.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
 SOURCES = setup.cfg pyproject.toml
 
 .PHONY: demo test test-slow test-kill test-oldest test-newest check bench docs notebooks \
@@ -55,6 +56,7 @@ $(VENV)/.%: $(SOURCES)
 	@echo "installing into $(VENV), which takes a minute or more"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[$*]" $(OLDEST)
+	$(COMPILE) || true  # some packages hold templates that are no Python
 	touch $@
 
 clean:

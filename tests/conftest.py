@@ -8,6 +8,7 @@ of the flags says so and ends: then the flag goes.
 import os
 import pathlib
 
+import hypothesis
 import jax
 import pytest
 
@@ -19,6 +20,10 @@ os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # in fixtures of modules, too
+
+# The same draws everywhere; `--hypothesis-profile=default` makes others.
+hypothesis.settings.register_profile("steady", derandomize=True)
+hypothesis.settings.load_profile("steady")
 
 ROOT = pathlib.Path(__file__).parents[1]
 
