@@ -299,7 +299,7 @@ def main(rows: Callable[[bool], Iterable[Row]], description: str | None) -> None
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a smoke run")
     parser.add_argument(
-        *("--json",), metavar="FILE", type=pathlib.Path, help="write the rows here, too"
+        "--json", metavar="FILE", type=pathlib.Path, help="a file for the rows, too"
     )
     args = parser.parse_args()
     print(environment(), flush=True)

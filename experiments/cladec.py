@@ -225,7 +225,8 @@ def main(config: Config, folder: pathlib.Path) -> None:
     check(config)
     place = folder / "trained"
     setup = cladec_setup.load(config, place)
-    maps_of(config, setup), chosen(config, setup)  # refused before training
+    maps_of(config, setup)  # refused before anything is trained, as what is chosen
+    chosen(config, setup)
     found: Members = {}
     for layer in config.layers:
         found[layer] = {}

@@ -4,7 +4,6 @@ import logging
 import math
 import pathlib
 import time
-import zipfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -131,7 +130,7 @@ def read(file: pathlib.Path) -> dict[str, Any]:
     try:
         with file.open("rb") as raw, np.load(raw) as flat:
             tree: dict[str, Any] = traverse_util.unflatten_dict(dict(flat), sep="/")
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except storage.DAMAGE as error:
         raise ValueError(
             f"{file} cannot be read ({error}): it was damaged after it was written."
             " Delete it and run the same command again: only it is made anew"

@@ -1,3 +1,4 @@
+import importlib
 import json
 import pathlib
 import sys
@@ -44,14 +45,12 @@ def test_the_cells_of_the_quickstart_are_a_program(capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
-    nbclient = pytest.importorskip("nbclient", reason=needed)
-    nbformat = pytest.importorskip("nbformat", reason=needed)
-    pytest.importorskip("ipykernel", reason=needed)
+    for package in ("nbclient", "nbformat", "ipykernel"):
+        pytest.importorskip(package, reason=needed)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    notebook = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": str(path.parent)}}
-    nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
+    monkeypatch.syspath_prepend(path.parents[1] / "docs/building")
+    notebook = importlib.import_module("executed").run(path)
     drawn = [
         output.get("data", {})
         for cell in notebook.cells

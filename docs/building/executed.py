@@ -12,16 +12,24 @@ import sys
 NOTEBOOKS = pathlib.Path(__file__).parents[2] / "notebooks"
 
 
-def store(path):
-    """Run a notebook from top to bottom, and keep its outputs but for progress bars."""
+def run(path):
+    """Run a notebook from top to bottom; it is given back with its outputs."""
     import nbclient
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(path.parent)}}
     nbclient.NotebookClient(
-        notebook, timeout=600, record_timing=False, resources=where
+        notebook, timeout=300, record_timing=False, resources=where
     ).execute()
+    return notebook
+
+
+def store(path):
+    """Run a notebook, and keep its outputs in it but for progress bars."""
+    import nbformat
+
+    notebook = run(path)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]

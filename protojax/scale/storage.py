@@ -17,6 +17,7 @@ import pathlib
 import socket
 import subprocess
 import typing
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -25,6 +26,9 @@ from etils import epath
 import protojax
 
 _log = logging.getLogger(__name__)
+
+DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
+"""What NumPy raises for a file of arrays that was damaged after it was written."""
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "flax", "optax", "matfree", "pyarrow")
 

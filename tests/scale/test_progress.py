@@ -21,40 +21,36 @@ def without_tqdm(monkeypatch):
     )
 
 
-def test_without_tqdm_progress_is_a_line_with_rate_and_time_left(
-    without_tqdm, monkeypatch, caplog
-):
+@pytest.fixture
+def told(without_tqdm, monkeypatch, caplog):
+    """What is told of steps at given times: `(total, done, [(seconds, count)])`."""
     del without_tqdm
-    now = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    with (
-        caplog.at_level(logging.INFO, "protojax"),
-        progress.bar(100, 40) as step,
-    ):
-        now = 4.0
-        step(10)  # too early for a line
-        now = 20.0
-        step(8)
-        now = 21.0
-        step(42)
-    assert [record.getMessage() for record in caplog.records] == [
+
+    def lines(total, done, steps):
+        now = 0.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+        with (
+            caplog.at_level(logging.INFO, "protojax"),
+            progress.bar(total, done) as step,
+        ):
+            for at, count in steps:
+                now = at
+                step(count)
+        return [record.getMessage() for record in caplog.records]
+
+    return lines
+
+
+def test_without_tqdm_progress_is_a_line_with_rate_and_time_left(told):
+    steps = [(4.0, 10), (20.0, 8), (21.0, 42)]  # the first too early for a line
+    assert told(100, 40, steps) == [
         "58 of 100, 0.5 rows/s, 84 s left",
         "100 of 100, 2.94 rows/s, 0 s left",
     ]
 
 
-def test_the_time_left_is_not_told_from_the_step_that_was_compiled(
-    without_tqdm, monkeypatch, caplog
-):
-    del without_tqdm
-    now = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    with caplog.at_level(logging.INFO, "protojax"), progress.bar(1000, 0) as step:
-        now = 60.0
-        step(1)
-        now = 80.0
-        step(99)
-    assert [record.getMessage() for record in caplog.records] == [
+def test_the_time_left_is_not_told_from_the_step_that_was_compiled(told):
+    assert told(1000, 0, [(60.0, 1), (80.0, 99)]) == [
         "1 of 1000; the time left is not known yet",
         "100 of 1000, 4.95 rows/s, 3 min left",
     ]

@@ -189,7 +189,8 @@ def interval(value: PyTree, error: PyTree, degrees: int) -> Estimate:
     """
     from scipy import special  # takes a fifth of a second to load
 
-    width = jax.tree.map(lambda e: float(special.stdtrit(degrees, 0.975)) * e, error)
+    factor = float(special.stdtrit(degrees, 0.975))
+    width = jax.tree.map(lambda e: factor * e, error)
     low = jax.tree.map(lambda v, w: v - w, value, width)
     high = jax.tree.map(lambda v, w: v + w, value, width)
     return Estimate(value, error, low, high)

@@ -58,11 +58,9 @@ def _convolve(x: Array, w: Array, window: Window) -> Array:
         return _depthwise(x, w, window)
     if window.batch_groups == x.shape[0] > 1 and positions <= UNROLL:
         return _depthwise_kernel_gradient(x, w, window)
+    one = window._replace(groups=1, batch_groups=1)
     for groups, axis in ((window.groups, -1), (window.batch_groups, 0)):
-        if 1 < groups <= UNROLL:
-            one = window._replace(
-                groups=1, batch_groups=1
-            )  # they are not both above it
+        if 1 < groups <= UNROLL:  # not both are above one
             parts = zip(
                 jnp.split(x, groups, axis), jnp.split(w, groups, axis=-1), strict=True
             )

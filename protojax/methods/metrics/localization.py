@@ -163,7 +163,7 @@ def pointing_game(a: Array, inside: Array) -> Array:
     1.0
     """
     chex.assert_equal_shape([a, inside])
-    return _unless_nan(inside.ravel()[jnp.argmax(a)].astype(float), a)
+    return unless_nan(inside.ravel()[jnp.argmax(a)].astype(float), a)
 
 
 def pointing_energy(a: Array, inside: Array) -> Array:
@@ -207,7 +207,7 @@ def high_inside(a: Array, inside: Array, *, share: ArrayLike = 0.1) -> Array:
     1.0
     """
     highest = high_mask(a, share=share)
-    return _unless_nan(1 - background_share(highest, inside), a)
+    return unless_nan(1 - background_share(highest, inside), a)
 
 
 def activation_precision(a: Array, inside: Array, *, share: ArrayLike = 0.05) -> Array:
@@ -236,7 +236,24 @@ def activation_precision(a: Array, inside: Array, *, share: ArrayLike = 0.05) ->
     """
     chex.assert_equal_shape([a, inside])
     highest = jnp.where(high_mask(a, share=share), a, 0)
-    return _unless_nan(_ratio(jnp.sum(highest * inside), jnp.sum(highest)), a)
+    return unless_nan(_ratio(jnp.sum(highest * inside), jnp.sum(highest)), a)
+
+
+def unless_nan(value: Array, *maps: Array) -> Array:
+    """What counts pixels sees none in a map with NaN, where zero would be an answer.
+
+    Args:
+      value: of the maps.
+      *maps: `[H, W]` that it was counted in.
+
+    Returns:
+      The value; NaN if a map has one.
+
+    >>> float(unless_nan(jnp.array(0.0), jnp.array([[jnp.nan, 1.0]])))
+    nan
+    """
+    broken = jnp.array([jnp.any(jnp.isnan(a)) for a in maps])
+    return jnp.where(jnp.any(broken), jnp.nan, value)
 
 
 def _means(a: Array, inside: Array) -> tuple[Array, Array]:
@@ -247,11 +264,6 @@ def _means(a: Array, inside: Array) -> tuple[Array, Array]:
     parts = [jnp.where(mask, a, 0) for mask in (inside, ~inside)]
     within, without = (_ratio(jnp.sum(p), jnp.sum(p != 0)) for p in parts)
     return within, without
-
-
-def _unless_nan(value: Array, a: Array) -> Array:
-    """What counts pixels sees none in a map with NaN, where zero would be an answer."""
-    return jnp.where(jnp.any(jnp.isnan(a)), jnp.nan, value)
 
 
 def _ratio(part: Array, whole: Array) -> Array:

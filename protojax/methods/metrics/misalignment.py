@@ -42,7 +42,7 @@ def location_change(before: Array, after: Array, *, share: ArrayLike = 0.1) -> A
     """
     masks = (localization.high_mask(a, share=share) for a in (before, after))
     moved = 100 * (1 - localization.mask_overlap(*masks))
-    return jnp.where(jnp.any(jnp.isnan(before) | jnp.isnan(after)), jnp.nan, moved)
+    return localization.unless_nan(moved, before, after)
 
 
 def activation_change(before: ArrayLike, after: ArrayLike) -> Array:

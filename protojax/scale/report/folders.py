@@ -4,7 +4,6 @@ import glob
 import json
 import os
 import pathlib
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -186,7 +185,7 @@ def _kept(part: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, np.ndarray]
     try:
         with path.open("rb") as raw, np.load(raw) as file:
             return {name: file[name] for name in file if name != "setting"}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except storage.DAMAGE as error:
         raise ValueError(
             f"{path} cannot be read ({error}): it was damaged or removed after it was "
             f"written. Delete {part}, too, and run the same command again: only "
